@@ -1,0 +1,528 @@
+//! The contract behind [`ports`](crate::ports): one suite that every adapter must pass.
+//!
+//! An adapter's tests implement [`Harness`] and call [`conformance_tests!`](crate::conformance_tests) once;
+//! each story below then becomes a test of its own.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+
+use crate::{
+    Error,
+    clock::Timestamp,
+    ids::{Epoch, OrderId, Place, SaleId, Unit, UserId},
+    inventory::{self, Decision},
+    order::{Confirmation, Ending, OrderStatus, Reservation},
+    ports::{Inventory, OrderQueue, OrderStore},
+    sale::{NewSale, Phase, SaleChange, Window},
+};
+
+/// An adapter under test, with a store of its own.
+#[async_trait]
+pub trait Harness: Send + Sync + Sized + 'static {
+    /// A new one on an empty store.
+    async fn start() -> Self;
+    /// Stops without warning and starts again on the same store.
+    async fn crash(self) -> Self;
+    /// The inventory.
+    fn inventory(&self) -> Arc<dyn Inventory>;
+    /// The queue. Nothing else receives from it.
+    fn queue(&self) -> Arc<dyn OrderQueue>;
+    /// The store.
+    fn store(&self) -> Arc<dyn OrderStore>;
+    /// The present moment, by the clock that decisions are made by.
+    fn now(&self) -> Timestamp;
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn id(text: &str) -> SaleId {
+    text.parse().expect("a valid sale id")
+}
+
+fn user(number: u32) -> UserId {
+    format!("user-{number}").parse().expect("a valid user id")
+}
+
+fn sale(harness: &impl Harness, name: &str, stock: u32) -> NewSale {
+    let window = Window::new(harness.now().before(HOUR), harness.now().after(HOUR));
+    NewSale::new(id(name), name.to_owned(), stock, window.expect("a valid window")).expect("a valid sale")
+}
+
+async fn open(harness: &impl Harness, name: &str, stock: u32) -> SaleId {
+    harness.inventory().create(sale(harness, name, stock)).await.expect("the sale is made");
+    id(name)
+}
+
+async fn attempt(harness: &impl Harness, sale: &SaleId, number: u32) -> Decision {
+    harness.inventory().attempt(sale, user(number)).await.expect("a decision")
+}
+
+async fn reserve(harness: &impl Harness, sale: &SaleId, number: u32) -> Reservation {
+    match attempt(harness, sale, number).await {
+        Decision::Reserved(reservation) => reservation,
+        other => panic!("user {number} should have got a unit, but: {other:?}"),
+    }
+}
+
+/// Confirms what is in the queue until `count` orders were, and returns them.
+async fn confirm(harness: &impl Harness, count: usize) -> Vec<Reservation> {
+    let mut confirmed = Vec::new();
+    while confirmed.len() < count {
+        let delivery = harness.queue().receive().await.expect("a batch").expect("an open queue");
+        harness.store().confirm(&delivery.reservations).await.expect("the batch is confirmed");
+        harness.queue().acknowledge(&delivery).await.expect("the batch is acknowledged");
+        confirmed.extend(delivery.reservations);
+    }
+    confirmed
+}
+
+async fn crowd(harness: &impl Harness, sale: &SaleId, users: impl Iterator<Item = u32>) -> Vec<Decision> {
+    let attempts = users.map(|number| {
+            let (inventory, sale) = (harness.inventory(), sale.clone());
+            async move { inventory.attempt(&sale, user(number)).await.expect("a decision") }
+        });
+    join_all(attempts).await
+}
+
+fn reservations(decisions: &[Decision]) -> Vec<&Reservation> {
+    decisions
+        .iter()
+        .filter_map(|decision| match decision {
+            Decision::Reserved(reservation) => Some(reservation),
+            _ => None,
+        })
+        .collect()
+}
+
+fn units(decisions: &[Decision]) -> Vec<u32> {
+    let mut units: Vec<_> = reservations(decisions).iter().map(|held| held.unit.0).collect();
+    units.sort_unstable();
+    units
+}
+
+async fn check_conserved(harness: &impl Harness, sale: &SaleId) {
+    let status = harness.inventory().status(sale).await.expect("a status");
+    let figures = harness.store().figures(sale).await.expect("figures");
+    let (reserved, confirmed) = (u64::from(status.reserved), u64::from(status.confirmed));
+    assert_eq!((figures.reserved, figures.confirmed), (reserved, confirmed), "store and inventory agree");
+    assert!(status.sold() <= status.sale.total_stock, "never oversold");
+    assert_eq!(status.available() + status.sold(), status.sale.total_stock, "stock is conserved");
+    assert_eq!(figures.users_with_two + figures.units_sold_twice + figures.units_outside_stock, 0);
+    assert_eq!(figures.orders_of_other_epochs, 0, "no order of another epoch");
+    assert_eq!(figures.sold_out_too_early, 0, "nobody was told SOLD_OUT while a unit was free");
+    assert_eq!(figures.orders_without_record, 0, "every order is on record");
+    let places = figures.places.expect("something is on record");
+    assert_eq!(figures.records, places.end() - places.start() + 1, "no place in the sequence is missing");
+    assert_eq!(figures.last_place, *places.end(), "the last place is on record");
+}
+
+/// P1, P5: a crowd gets exactly the stock, unit by unit, and the others are told that it is sold out.
+pub async fn sells_exactly_the_stock<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "exact", 50).await;
+    let decisions = crowd(&harness, &sale, 0..200).await;
+    assert_eq!(units(&decisions), (1..=50).collect::<Vec<_>>());
+    assert_eq!(decisions.iter().filter(|decision| **decision == Decision::SoldOut).count(), 150);
+    let orders: HashSet<OrderId> = reservations(&decisions).iter().map(|held| held.order_id).collect();
+    assert_eq!(orders.len(), 50, "each reservation has an order id of its own");
+    check_conserved(&harness, &sale).await;
+}
+
+/// P2: however often a user tries, at once or later, there is one unit and one order id.
+pub async fn one_unit_a_user<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "single", 50).await;
+    let decisions = crowd(&harness, &sale, std::iter::repeat_n(7, 40)).await;
+    let order = match reservations(&decisions).as_slice() {
+        [only] => only.order_id,
+        held => panic!("{} reservations for one user", held.len()),
+    };
+    for decision in &decisions {
+        if let Decision::AlreadyPurchased(purchase) = decision {
+            assert_eq!(purchase.order_id, order, "a retry answers with the same order id");
+        }
+    }
+    assert_eq!(decisions.iter().filter(|d| matches!(d, Decision::AlreadyPurchased(_))).count(), 39);
+    check_conserved(&harness, &sale).await;
+}
+
+/// A user who holds a unit of a sold-out sale is told so, and not that it is sold out.
+pub async fn purchasers_of_a_sold_out_sale_keep_their_answer<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "latched", 1).await;
+    let held = reserve(&harness, &sale, 1).await;
+    assert_eq!(attempt(&harness, &sale, 2).await, Decision::SoldOut);
+    match attempt(&harness, &sale, 1).await {
+        Decision::AlreadyPurchased(purchase) => assert_eq!(purchase.order_id, held.order_id),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Outside its window, and while paused, a sale sells nothing, and the attempts are on record.
+pub async fn sells_only_while_active<H: Harness>() {
+    let harness = H::start().await;
+    let now = harness.now();
+    for (name, starts_at, ends_at, phase) in [
+        ("early", now.after(HOUR), now.after(2 * HOUR), Phase::Upcoming),
+        ("late", now.before(2 * HOUR), now.before(HOUR), Phase::Ended),
+    ] {
+        let window = Window::new(starts_at, ends_at).expect("a valid window");
+        let new = NewSale::new(id(name), name.to_owned(), 5, window).expect("a valid sale");
+        assert_eq!(harness.inventory().create(new).await.expect("made").phase(), phase);
+        assert_eq!(attempt(&harness, &id(name), 1).await, Decision::NotActive);
+        let figures = harness.store().figures(&id(name)).await.expect("figures");
+        assert_eq!((figures.attempted, figures.attempts_not_active), (1, 1));
+        check_conserved(&harness, &id(name)).await;
+    }
+    let sale = open(&harness, "paused", 5).await;
+    let pause = |paused| SaleChange { paused: Some(paused), ..SaleChange::default() };
+    harness.inventory().change(&sale, pause(true)).await.expect("paused");
+    assert_eq!(attempt(&harness, &sale, 1).await, Decision::NotActive);
+    harness.inventory().change(&sale, pause(false)).await.expect("resumed");
+    reserve(&harness, &sale, 1).await;
+    check_conserved(&harness, &sale).await;
+}
+
+/// A sale that is not there is unknown to every call, and none of them makes it.
+pub async fn unknown_sales_are_unknown<H: Harness>() {
+    let harness = H::start().await;
+    let (inventory, none) = (harness.inventory(), id("none"));
+    let unknown = Err(Error::UnknownSale(none.clone()));
+    assert_eq!(inventory.attempt(&none, user(1)).await.map(drop), unknown);
+    assert_eq!(inventory.purchase(&none, &user(1)).await.map(drop), unknown);
+    assert_eq!(inventory.status(&none).await.map(drop), unknown);
+    assert_eq!(inventory.change(&none, SaleChange::default()).await.map(drop), unknown);
+    assert_eq!(inventory.reset(&none).await.map(drop), unknown);
+    assert_eq!(inventory.delete(&none).await.map(drop), unknown);
+    assert_eq!(harness.store().figures(&none).await.map(drop), unknown);
+    assert_eq!(inventory.statuses().await.expect("statuses"), vec![]);
+}
+
+/// A purchase is known as soon as it is reserved, and becomes confirmed by way of queue and store.
+pub async fn a_reservation_becomes_an_order<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "way", 3).await;
+    assert_eq!(harness.inventory().purchase(&sale, &user(1)).await.expect("a lookup"), None);
+    let held = reserve(&harness, &sale, 1).await;
+    let known = harness.inventory().purchase(&sale, &user(1)).await.expect("a lookup").expect("a purchase");
+    assert_eq!((known.order_id, known.status), (held.order_id, OrderStatus::Reserved));
+
+    assert_eq!(confirm(&harness, 1).await, vec![held.clone()]);
+    let known = harness.inventory().purchase(&sale, &user(1)).await.expect("a lookup").expect("a purchase");
+    assert_eq!((known.order_id, known.status), (held.order_id, OrderStatus::Confirmed));
+    let page = harness.store().orders(&sale, 0, 10).await.expect("orders");
+    assert_eq!(page.rows.len(), 1);
+    assert_eq!((page.rows[0].id, page.rows[0].status), (held.order_id, OrderStatus::Confirmed));
+    check_conserved(&harness, &sale).await;
+}
+
+/// A message that comes twice, and one within a batch of others, creates nothing twice.
+pub async fn confirming_is_idempotent<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "again", 10).await;
+    let (first, second) = (reserve(&harness, &sale, 1).await, reserve(&harness, &sale, 2).await);
+    let store = harness.store();
+    let mixed = [first.clone(), second.clone(), first.clone()];
+    assert_eq!(store.confirm(&mixed[..1]).await.expect("confirmed"), [Confirmation::Confirmed]);
+    use Confirmation::{AlreadyConfirmed, Confirmed};
+    let twice = store.confirm(&mixed).await.expect("confirmed");
+    assert_eq!(twice, [AlreadyConfirmed, Confirmed, AlreadyConfirmed]);
+    let figures = store.figures(&sale).await.expect("figures");
+    assert_eq!((figures.confirmed, figures.audited_confirmed, figures.reserved), (2, 2, 0));
+    check_conserved(&harness, &sale).await;
+}
+
+/// P7: a reset gives all units back, and what was reserved before it can create nothing after it.
+pub async fn the_past_stays_past<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "past", 2).await;
+    let old = [reserve(&harness, &sale, 1).await, reserve(&harness, &sale, 2).await];
+    assert_eq!(attempt(&harness, &sale, 3).await, Decision::SoldOut);
+    let status = harness.inventory().reset(&sale).await.expect("a reset");
+    assert_eq!((status.sale.epoch, status.available()), (Epoch(2), 2));
+    assert_eq!(harness.inventory().purchase(&sale, &user(1)).await.expect("a lookup"), None);
+
+    let late = harness.store().confirm(&old).await.expect("an answer");
+    assert_eq!(late, [Confirmation::Stale, Confirmation::Stale]);
+    assert!(!harness.inventory().release(&old[0], Ending::Expired).await.expect("an answer"));
+    assert!(harness.store().orders(&sale, 0, 10).await.expect("orders").rows.is_empty());
+
+    let new = reserve(&harness, &sale, 1).await;
+    assert_eq!((new.epoch, new.unit), (Epoch(2), Unit(1)));
+    assert_ne!(new.order_id, old[0].order_id);
+    assert_eq!(harness.store().confirm(&old[..1]).await.expect("an answer"), [Confirmation::Stale]);
+    check_conserved(&harness, &sale).await;
+    let harness = harness.crash().await;
+    check_conserved(&harness, &sale).await;
+    assert_eq!(harness.inventory().status(&sale).await.expect("a status").sale.epoch, Epoch(2));
+}
+
+/// A released unit is sold again before anybody is told that the sale is sold out.
+pub async fn released_units_are_sold_again<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "released", 3).await;
+    let held = [reserve(&harness, &sale, 1).await, reserve(&harness, &sale, 2).await];
+    reserve(&harness, &sale, 3).await;
+    assert_eq!(attempt(&harness, &sale, 4).await, Decision::SoldOut);
+    let inventory = harness.inventory();
+    assert!(inventory.release(&held[1], Ending::Cancelled).await.expect("released"));
+    assert!(!inventory.release(&held[1], Ending::Cancelled).await.expect("released once"));
+    assert_eq!(inventory.purchase(&sale, &user(2)).await.expect("a lookup"), None);
+    assert_eq!(harness.store().confirm(&held[1..]).await.expect("an answer"), [Confirmation::Stale]);
+    let next = reserve(&harness, &sale, 4).await;
+    assert_eq!(next.unit, held[1].unit);
+    assert_eq!(attempt(&harness, &sale, 2).await, Decision::SoldOut);
+    assert_eq!(harness.store().figures(&sale).await.expect("figures").released, 1);
+    check_conserved(&harness, &sale).await;
+
+    let harness = harness.crash().await;
+    assert!(harness.inventory().release(&held[0], Ending::Expired).await.expect("released"));
+    assert_eq!(reserve(&harness, &sale, 5).await.unit, held[0].unit);
+    check_conserved(&harness, &sale).await;
+}
+
+/// A change of the stock is seen by the next attempt, and never takes away a unit that is held.
+pub async fn stock_can_be_changed<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "restock", 2).await;
+    let stock = |total| SaleChange { total_stock: Some(total), ..SaleChange::default() };
+    reserve(&harness, &sale, 1).await;
+    reserve(&harness, &sale, 2).await;
+    assert_eq!(attempt(&harness, &sale, 3).await, Decision::SoldOut);
+    harness.inventory().change(&sale, stock(3)).await.expect("restocked");
+    assert_eq!(reserve(&harness, &sale, 3).await.unit, Unit(3));
+    assert_eq!(attempt(&harness, &sale, 4).await, Decision::SoldOut);
+    let refused = harness.inventory().change(&sale, stock(2)).await;
+    assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
+    check_conserved(&harness, &sale).await;
+}
+
+/// Sales are made once, listed by start, and deleted only without orders; a deleted id's epochs go on.
+pub async fn sales_are_made_listed_and_deleted<H: Harness>() {
+    let harness = H::start().await;
+    let inventory = harness.inventory();
+    let b = open(&harness, "b", 5).await;
+    open(&harness, "a", 5).await;
+    let again = inventory.create(sale(&harness, "a", 9)).await;
+    assert_eq!(again.map(drop), Err(Error::SaleExists(id("a"))));
+    let held = reserve(&harness, &b, 1).await;
+    assert!(matches!(inventory.delete(&b).await, Err(Error::Conflict(_))));
+    inventory.reset(&b).await.expect("a reset");
+    inventory.delete(&b).await.expect("deleted");
+    let left = inventory.statuses().await.expect("statuses");
+    assert_eq!(left.iter().map(|status| status.sale.id.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(inventory.attempt(&b, user(1)).await.map(drop), Err(Error::UnknownSale(b.clone())));
+
+    let status = inventory.create(sale(&harness, "b", 5)).await.expect("made again");
+    assert_eq!(status.sale.epoch, Epoch(3), "epochs of a deleted sale go on");
+    assert_eq!(harness.store().confirm(&[held]).await.expect("an answer"), [Confirmation::Stale]);
+    check_conserved(&harness, &b).await;
+}
+
+/// P6: two events for every attempt, in the sale's sequence, and one for whatever else happened.
+pub async fn everything_is_on_record<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "record", 1).await;
+    reserve(&harness, &sale, 1).await;
+    attempt(&harness, &sale, 1).await;
+    attempt(&harness, &sale, 2).await;
+    confirm(&harness, 1).await;
+    let change = SaleChange { paused: Some(true), ..SaleChange::default() };
+    harness.inventory().change(&sale, change).await.expect("paused");
+    attempt(&harness, &sale, 3).await;
+    harness.inventory().reset(&sale).await.expect("a reset");
+
+    let (mut events, mut after) = (Vec::new(), 0);
+    loop {
+        let page = harness.store().audit(&sale, after, 2).await.expect("a page");
+        events.extend(page.rows);
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    let mut told: Vec<_> =
+        events.iter().map(|event| format!("{} {}", event.user_id, event.event_type)).collect();
+    let ids: HashSet<i64> = events.iter().map(|event| event.id).collect();
+    assert_eq!(ids.len(), events.len(), "each event has an id of its own");
+    let mut expected = [
+        "admin ADMIN_CREATED",
+        "user-1 ATTEMPTED",
+        "user-1 RESERVED",
+        "user-1 ATTEMPTED",
+        "user-1 REJECTED_DUPLICATE",
+        "user-2 ATTEMPTED",
+        "user-2 REJECTED_SOLD_OUT",
+        "user-1 CONFIRMED",
+        "admin ADMIN_CHANGED",
+        "user-3 ATTEMPTED",
+        "user-3 REJECTED_NOT_ACTIVE",
+        "admin ADMIN_RESET",
+    ];
+    told.sort();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+}
+
+/// P3: what was acknowledged is there after a crash: order ids, units, confirmations, the sequence.
+pub async fn acknowledged_purchases_survive_a_crash<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "crash", 60).await;
+    let before = crowd(&harness, &sale, 0..40).await;
+    confirm(&harness, 10).await;
+    let harness = harness.crash().await;
+    check_conserved(&harness, &sale).await;
+    for held in reservations(&before) {
+        let found = harness.inventory().purchase(&sale, &held.user_id).await.expect("a lookup");
+        let found = found.expect("an acknowledged purchase is still there");
+        assert_eq!((found.order_id, found.unit), (held.order_id, held.unit));
+    }
+    let after = crowd(&harness, &sale, 30..80).await;
+    assert_eq!(units(&after), (41..=60).collect::<Vec<_>>(), "the rest is sold, and nothing twice");
+    let figures = harness.store().figures(&sale).await.expect("figures");
+    let left = usize::try_from(figures.reserved).expect("a small number");
+    confirm(&harness, left).await;
+    check_conserved(&harness, &sale).await;
+    assert_eq!(harness.store().figures(&sale).await.expect("figures").confirmed, 60);
+}
+
+/// Orders come in pages that miss nothing and repeat nothing.
+pub async fn listings_come_in_pages<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "pages", 25).await;
+    crowd(&harness, &sale, 0..25).await;
+    let (mut seen, mut after) = (Vec::new(), 0);
+    loop {
+        let page = harness.store().orders(&sale, after, 10).await.expect("a page");
+        assert!(page.rows.len() <= 10);
+        seen.extend(page.rows.iter().map(|order| order.unit.0));
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=25).collect::<Vec<_>>());
+}
+
+/// The adapter against the state machine: the same random history, and the same answer to every input.
+pub async fn agrees_with_the_model<H: Harness>() {
+    for seed in 1..=3 {
+        let harness = H::start().await;
+        history(harness, seed).await;
+    }
+}
+
+/// A small pseudo-random generator (Marsaglia's xorshift), so that a history is its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        u32::try_from(self.0 % u64::from(sides)).expect("less than the number of sides")
+    }
+}
+
+async fn history<H: Harness>(mut harness: H, seed: u64) {
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let sale = open(&harness, "model", 8).await;
+    let now = harness.now();
+    let created = harness.inventory().status(&sale).await.expect("a status").sale;
+    let mut model = inventory::Inventory::new(created, Place(1));
+    let mut held: Vec<Reservation> = Vec::new();
+    for step in 0..150 {
+        match dice.roll(20) {
+            0..=11 => {
+                let number = dice.roll(14);
+                let decision = attempt(&harness, &sale, number).await;
+                let minted = match &decision {
+                    Decision::Reserved(reservation) => reservation.order_id,
+                    _ => OrderId(uuid::Uuid::nil()),
+                };
+                let expected = model.attempt(&user(number), now, || minted).decision;
+                assert!(same(&decision, &expected), "seed {seed}, step {step}: {decision:?} ≠ {expected:?}");
+                if let Decision::Reserved(reservation) = decision {
+                    held.push(reservation);
+                }
+            }
+            roll @ 12..=15 if !held.is_empty() => {
+                let length = u32::try_from(held.len()).expect("a short history");
+                let reservation = held[dice.roll(length) as usize].clone();
+                if roll < 14 {
+                    let answer = harness.store().confirm(std::slice::from_ref(&reservation)).await;
+                    assert_eq!(answer.expect("an answer"), [model.confirm(&reservation).0], "seed {seed}, step {step}");
+                } else {
+                    let answer = harness.inventory().release(&reservation, Ending::Expired).await;
+                    let expected = model.release(&reservation).is_some();
+                    assert_eq!(answer.expect("an answer"), expected, "seed {seed}, step {step}");
+                }
+            }
+            16 => {
+                let change = SaleChange { total_stock: Some(4 + dice.roll(8)), ..SaleChange::default() };
+                let answer = harness.inventory().change(&sale, change.clone()).await.is_ok();
+                assert_eq!(answer, model.change(&change).is_ok(), "seed {seed}, step {step}");
+            }
+            17 => {
+                let change = SaleChange { paused: Some(dice.roll(3) == 0), ..SaleChange::default() };
+                harness.inventory().change(&sale, change.clone()).await.expect("changed");
+                model.change(&change).expect("changed");
+            }
+            18 if dice.roll(4) == 0 => {
+                harness.inventory().reset(&sale).await.expect("a reset");
+                model.reset();
+            }
+            19 if dice.roll(4) == 0 => harness = harness.crash().await,
+            _ => {}
+        }
+        let (status, expected) =
+            (harness.inventory().status(&sale).await.expect("a status"), model.status(now));
+        assert_eq!((&status.sale, status.reserved, status.confirmed), (&expected.sale, expected.reserved, expected.confirmed));
+    }
+    check_conserved(&harness, &sale).await;
+}
+
+/// The same answer, whatever moment an adapter's own clock gave it.
+fn same(left: &Decision, right: &Decision) -> bool {
+    match (left, right) {
+        (Decision::Reserved(left), Decision::Reserved(right)) => {
+            (&left.user_id, left.unit, left.epoch) == (&right.user_id, right.unit, right.epoch)
+        }
+        (left, right) => left == right,
+    }
+}
+
+/// One test for each story of the contract, on the given [`Harness`].
+#[macro_export]
+macro_rules! conformance_tests {
+    ($harness:ty) => {
+        $crate::conformance_tests!(@each $harness:
+            sells_exactly_the_stock,
+            one_unit_a_user,
+            purchasers_of_a_sold_out_sale_keep_their_answer,
+            sells_only_while_active,
+            unknown_sales_are_unknown,
+            a_reservation_becomes_an_order,
+            confirming_is_idempotent,
+            the_past_stays_past,
+            released_units_are_sold_again,
+            stock_can_be_changed,
+            sales_are_made_listed_and_deleted,
+            everything_is_on_record,
+            acknowledged_purchases_survive_a_crash,
+            listings_come_in_pages,
+            agrees_with_the_model,
+        );
+    };
+    (@each $harness:ty: $($story:ident),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $story() {
+                $crate::conformance::$story::<$harness>().await;
+            }
+        )*
+    };
+}

@@ -1,0 +1,224 @@
+//! The bounded queue between decisions and the ledger's writer.
+//!
+//! Deciders append while they hold their sale's lock, so that ledger order is decision order. The writer
+//! takes all that waits at once. It is woken only when it sleeps: at once for an entry that somebody waits
+//! for, and after a short linger for audit rows alone, so that rejections are written in large groups.
+
+use std::{mem, pin::pin, time::Duration};
+
+use flashsale_core::{Error, Result};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::sync::{Notify, futures::Notified};
+
+use super::{Totals, record::Entry};
+
+/// The most entries that wait. At the bound, deciders wait for room instead (P8).
+pub(crate) const CAPACITY: usize = 16_384;
+/// Audit rows that nobody waits for are written when there are this many…
+const ENOUGH: usize = 4_096;
+/// …or after this long, whichever comes first.
+const LINGER: Duration = Duration::from_millis(10);
+/// How long a decider waits for room before it says that the system is at its limit.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The queue.
+#[derive(Default)]
+pub(crate) struct CommitQueue {
+    state: Mutex<State>,
+    work: Condvar,
+    room: Notify,
+    commit: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Vec<Entry>,
+    /// Somebody waits for an entry.
+    urgent: bool,
+    writer: WriterIs,
+    closed: bool,
+    /// Why nothing can be recorded any more.
+    failed: Option<String>,
+    commits: u64,
+    /// Entries since the start: those that were ever appended, and those of them that are durable.
+    appended: u64,
+    committed: u64,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum WriterIs {
+    #[default]
+    Busy,
+    /// Asleep until there is anything.
+    Idle,
+    /// Asleep with audit rows at hand, until there is something urgent or enough.
+    Lingering,
+}
+
+/// The queue, locked, with room for at least one entry.
+pub(crate) struct Room<'a> {
+    state: MutexGuard<'a, State>,
+    work: &'a Condvar,
+}
+
+/// What a decider finds.
+pub(crate) enum Entrance<'a> {
+    Open(Room<'a>),
+    Full,
+}
+
+impl CommitQueue {
+    /// Locks the queue, to append.
+    ///
+    /// # Errors
+    /// When nothing can be recorded any more.
+    pub(crate) fn enter(&self) -> Result<Entrance<'_>> {
+        let state = self.state.lock();
+        check(&state)?;
+        if state.entries.len() >= CAPACITY {
+            return Ok(Entrance::Full);
+        }
+        Ok(Entrance::Open(Room { state, work: &self.work }))
+    }
+
+    /// Whether anything can be recorded.
+    pub(crate) fn check(&self) -> Result<()> {
+        check(&self.state.lock())
+    }
+
+    /// Wakes after the next time that entries were taken. Enable it before looking whether there is room.
+    pub(crate) fn room(&self) -> Notified<'_> {
+        self.room.notified()
+    }
+
+    /// Wakes after the next commit, or when there will be none. Enable it before looking at what is durable.
+    pub(crate) fn next_commit(&self) -> Notified<'_> {
+        self.commit.notified()
+    }
+
+    /// Waits for entries and takes them all, into `group`, which is empty; `false` once the queue is closed
+    /// and empty.
+    pub(crate) fn take(&self, group: &mut Vec<Entry>) -> bool {
+        debug_assert!(group.is_empty());
+        let mut state = self.state.lock();
+        while !state.ripe() {
+            if state.entries.is_empty() {
+                state.writer = WriterIs::Idle;
+                self.work.wait(&mut state);
+            } else {
+                state.writer = WriterIs::Lingering;
+                if self.work.wait_for(&mut state, LINGER).timed_out() {
+                    break;
+                }
+            }
+        }
+        state.writer = WriterIs::Busy;
+        state.urgent = false;
+        mem::swap(&mut state.entries, group);
+        drop(state);
+        self.room.notify_waiters();
+        !group.is_empty()
+    }
+
+    /// Waits until everything that was appended before is durable.
+    ///
+    /// # Errors
+    /// When it cannot be made so any more.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let target = {
+            let mut state = self.state.lock();
+            state.urgent |= !state.entries.is_empty();
+            state.wake(&self.work);
+            state.appended
+        };
+        loop {
+            let mut commit = pin!(self.next_commit());
+            commit.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.committed >= target {
+                    return Ok(());
+                }
+                if let Some(reason) = &state.failed {
+                    return Err(failure(reason));
+                }
+            }
+            commit.await;
+        }
+    }
+
+    /// A group of `entries` is durable, and memory says so.
+    pub(crate) fn count_commit(&self, entries: usize) {
+        let mut state = self.state.lock();
+        state.commits += 1;
+        state.committed += entries as u64;
+        drop(state);
+        self.commit.notify_waiters();
+    }
+
+    /// Nothing can be recorded any more; returns what still waits, to be told so.
+    pub(crate) fn fail(&self, reason: &str) -> Vec<Entry> {
+        let mut state = self.state.lock();
+        state.failed = Some(reason.to_owned());
+        let left = mem::take(&mut state.entries);
+        drop(state);
+        self.room.notify_waiters();
+        self.commit.notify_waiters();
+        left
+    }
+
+    /// Takes nothing more; what waits is still written.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.work.notify_one();
+        self.room.notify_waiters();
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let state = self.state.lock();
+        Totals { commits: state.commits, entries: state.committed, waiting: state.entries.len() }
+    }
+}
+
+impl State {
+    /// Whether the writer should take what there is (which, once closed, may be nothing).
+    fn ripe(&self) -> bool {
+        self.closed || self.urgent || self.entries.len() >= ENOUGH
+    }
+
+    /// Wakes the writer, where it sleeps and should not.
+    fn wake(&mut self, work: &Condvar) {
+        let wake = match self.writer {
+            WriterIs::Busy => false,
+            WriterIs::Idle => !self.entries.is_empty(),
+            WriterIs::Lingering => self.ripe(),
+        };
+        if wake {
+            self.writer = WriterIs::Busy;
+            work.notify_one();
+        }
+    }
+}
+
+fn check(state: &State) -> Result<()> {
+    match &state.failed {
+        Some(reason) => Err(failure(reason)),
+        None if state.closed => Err(Error::unavailable("the server is shutting down")),
+        None => Ok(()),
+    }
+}
+
+/// What everybody is told once the ledger has failed.
+pub(crate) fn failure(reason: &str) -> Error {
+    Error::unavailable(format!("selling has stopped, because the ledger cannot record it: {reason}"))
+}
+
+impl Room<'_> {
+    /// Appends an entry.
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.state.urgent |= entry.reply.is_some();
+        self.state.appended += 1;
+        self.state.entries.push(entry);
+        self.state.wake(self.work);
+    }
+}

@@ -1,0 +1,98 @@
+//! The ledger: SQLite, written by one thread in groups, read by anybody on connections of their own.
+//!
+//! ```text
+//! decisions ──append──▶ commit_queue ──take all──▶ writer ──one transaction──▶ flashsale.db
+//!     ▲                                              │
+//!     └──────────── replies, after the commit ───────┘
+//! ```
+//! `record` is what is appended, `schema` the file's form, `recovery` the way back from file to memory,
+//! `checkpoint` keeps the write-ahead log short, off the commit path, and `readers` serves everybody else.
+
+mod checkpoint;
+pub(crate) mod commit_queue;
+mod readers;
+pub(crate) mod record;
+mod recovery;
+mod schema;
+mod writer;
+
+use std::{path::Path, sync::Arc, thread};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub(crate) use readers::Readers;
+pub(crate) use readers::unreadable;
+pub(crate) use recovery::parsed;
+pub use schema::FILE_NAME;
+
+use self::{checkpoint::Checkpointer, commit_queue::CommitQueue, recovery::Recovered, writer::Writer};
+use crate::OpenError;
+
+/// The ledger, open for writing.
+pub(crate) struct Ledger {
+    pub(crate) queue: Arc<CommitQueue>,
+    pub(crate) readers: Arc<Readers>,
+    /// Told after each commit with new reservations.
+    pub(crate) reserved: Arc<Notify>,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    writer: thread::JoinHandle<()>,
+    checkpointer: Checkpointer,
+}
+
+/// What the ledger has done since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Groups committed.
+    pub commits: u64,
+    /// Entries in them.
+    pub entries: u64,
+    /// Entries that wait to be committed right now.
+    pub waiting: usize,
+}
+
+impl Ledger {
+    /// Opens the ledger at `path`, making it when there is none, and reads memory back from it.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Recovered), OpenError> {
+        let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let mut connection = schema::open_for_writing(path).map_err(sqlite)?;
+        schema::migrate(&mut connection, path)?;
+        let recovered = recovery::recover(&connection, path)?;
+
+        let (queue, reserved) = (Arc::new(CommitQueue::default()), Arc::new(Notify::new()));
+        let checkpointer = Checkpointer::start(path).map_err(sqlite)?;
+        let writer = Writer::new(
+            connection,
+            queue.clone(),
+            reserved.clone(),
+            checkpointer.tidy(),
+            recovered.last_seq,
+        );
+        let writer = thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::Io {
+                what: "cannot start the thread of the ledger",
+                path: path.display().to_string(),
+                source,
+            })?;
+        let readers = Arc::new(Readers::open(path)?);
+        let threads = Mutex::new(Some(Threads { writer, checkpointer }));
+        Ok((Self { queue, readers, reserved, threads }, recovered))
+    }
+
+    /// Takes nothing more, commits what waits, and closes the file.
+    pub(crate) fn close(&self) {
+        self.queue.close();
+        if let Some(Threads { writer, checkpointer }) = self.threads.lock().take() {
+            checkpointer.stop();
+            self.readers.close();
+            if writer.join().is_err() {
+                tracing::error!("the thread of the ledger ended in a panic");
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The way back from the file to memory, at every start.
+//!
+//! Memory is rebuilt from the ledger alone: each live order is replayed into its sale's state machine, which
+//! refuses what contradicts itself (a unit held twice, a user with two units, a unit outside the stock).
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use flashsale_core::{
+    clock::Timestamp,
+    ids::{Epoch, OrderId, Place, SaleId, Unit, UserId},
+    inventory::{Event, Inventory},
+    order::Reservation,
+    sale::{Sale, Window},
+};
+use rusqlite::{Connection, Row, types::Type};
+
+use crate::{Found, OpenError, sales::SaleCell};
+
+const SALES: &str = "SELECT no, id, name, total_stock, starts_at, ends_at, epoch, paused, last_place FROM sales";
+const NEXT_NO: &str = "SELECT 1 + max(coalesce((SELECT max(no) FROM sales), 0), \
+     coalesce((SELECT max(no) FROM retired_sales), 0))";
+const LIVE_ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, reserved_at FROM orders \
+     WHERE released_at IS NULL ORDER BY seq";
+
+/// What a start has read.
+pub(crate) struct Recovered {
+    pub(crate) cells: Vec<Arc<SaleCell>>,
+    pub(crate) next_no: u32,
+    pub(crate) last_seq: i64,
+    /// Everything up to this order has been worked off the queue.
+    pub(crate) cursor: i64,
+    pub(crate) found: Found,
+}
+
+/// Reads all sales and their live orders.
+pub(crate) fn recover(connection: &Connection, path: &Path) -> Result<Recovered, OpenError> {
+    let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+    let mut sales = read_sales(connection).map_err(sqlite)?;
+    let mut found = Found { sales: sales.len(), ..Found::default() };
+    let mut first_reserved = None;
+
+    let mut statement = connection.prepare(LIVE_ORDERS).map_err(sqlite)?;
+    let mut rows = statement.query([]).map_err(sqlite)?;
+    while let Some(row) = rows.next().map_err(sqlite)? {
+        let (seq, order, confirmed) = read_order(row).map_err(sqlite)?;
+        let Some((_, inventory)) = sales.get_mut(&order.sale_id) else { continue };
+        let user_id = order.user_id.clone();
+        inventory.replay(&Event::Reserved(order))?;
+        if confirmed {
+            inventory.replay(&Event::Confirmed { user_id })?;
+            found.confirmed += 1;
+        } else {
+            first_reserved.get_or_insert(seq);
+            found.reserved += 1;
+        }
+    }
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let last_seq = number("SELECT coalesce(max(seq), 0) FROM orders")?;
+    let next_no = u32::try_from(number(NEXT_NO)?).expect("the schema holds numbers below a million");
+    let cells =
+        sales.into_values().map(|(no, inventory)| Arc::new(SaleCell::new(no, inventory))).collect();
+    let cursor = first_reserved.map_or(last_seq, |seq| seq - 1);
+    Ok(Recovered { cells, next_no, last_seq, cursor, found })
+}
+
+type Numbered = (u32, Inventory);
+
+fn read_sales(connection: &Connection) -> rusqlite::Result<HashMap<SaleId, Numbered>> {
+    let mut statement = connection.prepare(SALES)?;
+    let rows = statement.query_map([], |row| {
+        let no = row.get(0)?;
+        let (starts_at, ends_at): (Timestamp, _) = (parsed(row, 4)?, parsed(row, 5)?);
+        let window = Window::new(starts_at, ends_at).map_err(|error| broken(5, error))?;
+        let sale = Sale {
+            id: parsed(row, 1)?,
+            name: row.get(2)?,
+            total_stock: row.get(3)?,
+            window,
+            epoch: Epoch(row.get(6)?),
+            paused: row.get(7)?,
+        };
+        let place: i64 = row.get(8)?;
+        Ok((sale.id.clone(), (no, Inventory::new(sale, Place(place.cast_unsigned())))))
+    })?;
+    rows.collect()
+}
+
+fn read_order(row: &Row<'_>) -> rusqlite::Result<(i64, Reservation, bool)> {
+    let reservation = Reservation {
+        order_id: parsed::<OrderId>(row, 1)?,
+        sale_id: parsed(row, 2)?,
+        epoch: Epoch(row.get(3)?),
+        unit: Unit(row.get(4)?),
+        user_id: parsed::<UserId>(row, 5)?,
+        reserved_at: parsed(row, 7)?,
+    };
+    Ok((row.get(0)?, reservation, row.get_ref(6)?.as_str()? == "CONFIRMED"))
+}
+
+/// A text column as what it stands for.
+pub(crate) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    row.get_ref(column)?.as_str()?.parse().map_err(|error| broken(column, error))
+}
+
+fn broken(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}

@@ -1,0 +1,61 @@
+//! The form of the ledger's file, and how connections to it are set up.
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::OpenError;
+
+/// The name of the ledger's file in the data folder.
+pub const FILE_NAME: &str = "flashsale.db";
+
+/// Marks the file as ours: "Flsh".
+const APPLICATION_ID: i64 = 0x466C_7368;
+
+/// The steps from an empty file to the present form; the file's `user_version` says how many it has had.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_ledger.sql")];
+
+/// Opens the file for the one writer, making it when there is none.
+pub(crate) fn open_for_writing(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    // A checkpoint may be at work on the same file for a moment.
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Each commit is on the disk before anybody is told of it (P3).
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Checkpoints are the checkpointer's business, off the commit path.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Opens the file for reading.
+pub(crate) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    Ok(connection)
+}
+
+/// Brings the file to the present form, in one transaction.
+pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let file = || path.display().to_string();
+    let sqlite = |source| OpenError::Sqlite { path: file(), source };
+    let known = i64::try_from(MIGRATIONS.len()).expect("there are few migrations");
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+    let found: i64 =
+        transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
+    let done = match usize::try_from(found) {
+        Ok(done) if done <= MIGRATIONS.len() => done,
+        _ => return Err(OpenError::TooNew { path: file(), found, known }),
+    };
+    for migration in &MIGRATIONS[done..] {
+        transaction.execute_batch(migration).map_err(sqlite)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
+    transaction.pragma_update(None, "user_version", known).map_err(sqlite)?;
+    transaction.commit().map_err(sqlite)
+}

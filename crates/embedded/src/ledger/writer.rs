@@ -1,0 +1,384 @@
+//! The one thread that writes: it takes what waits, commits it in one transaction, and only then completes
+//! the replies.
+//!
+//! A write or a commit that fails is never tried again: what the disk holds is then unknown (an fsync that
+//! failed once may "succeed" the second time without having written), so everybody who waits is told, and
+//! nothing more is taken. A new start reads what the disk really holds.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use flashsale_core::{
+    audit::OPERATOR,
+    clock::Timestamp,
+    ids::{Place, Unit},
+    order::{Ending, Reservation},
+    sale::Sale,
+};
+use rusqlite::{CachedStatement, Connection, params};
+use serde_json::json;
+use tokio::sync::Notify;
+use tracing::{error, info};
+
+use super::{
+    commit_queue::{CommitQueue, failure},
+    record::{Entry, Outcome, Record, kind, trail_key},
+};
+
+const INSERT_TRAIL: &str = "INSERT INTO trail (key, kind, epoch, at, user_id, unit, order_id, detail) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const INSERT_ORDER: &str = "INSERT INTO orders \
+     (seq, id, sale_id, epoch, unit, user_id, status, reserved_at, created_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'RESERVED', ?7, ?7)";
+const CONFIRM_UNITS: &str = "UPDATE orders SET status = 'CONFIRMED', confirmed_at = ?5 \
+     WHERE sale_id = ?1 AND epoch = ?2 AND unit BETWEEN ?3 AND ?4 \
+     AND released_at IS NULL AND status = 'RESERVED'";
+const RELEASE: &str = "UPDATE orders SET status = ?2, released_at = ?3 WHERE id = ?1 AND released_at IS NULL";
+const INSERT_SALE: &str = "INSERT INTO sales \
+     (no, id, name, total_stock, starts_at, ends_at, epoch, paused, created_at, updated_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)";
+const UPDATE_SALE: &str = "UPDATE sales SET name = ?2, total_stock = ?3, starts_at = ?4, ends_at = ?5, \
+     epoch = ?6, paused = ?7, updated_at = ?8 WHERE no = ?1";
+const UPDATE_PLACE: &str = "UPDATE sales SET last_place = ?2 WHERE no = ?1";
+
+/// The writer's thread.
+pub(crate) struct Writer {
+    connection: Connection,
+    queue: Arc<CommitQueue>,
+    reserved: Arc<Notify>,
+    /// Set by the checkpointer when the log should start anew, which only a writer can see to.
+    tidy: Arc<AtomicBool>,
+    last_seq: i64,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        connection: Connection,
+        queue: Arc<CommitQueue>,
+        reserved: Arc<Notify>,
+        tidy: Arc<AtomicBool>,
+        last_seq: i64,
+    ) -> Self {
+        Self { connection, queue, reserved, tidy, last_seq }
+    }
+
+    /// Commits groups until the queue is closed and empty, or a commit fails.
+    pub(crate) fn run(mut self) {
+        let mut group = Vec::new();
+        while self.queue.take(&mut group) {
+            match self.commit(&group) {
+                Ok(last_seq) => self.settle(&mut group, last_seq),
+                Err(error) => return self.fail(group, &error),
+            }
+            if self.tidy.swap(false, Ordering::Relaxed) {
+                self.checkpoint();
+            }
+        }
+        self.close();
+    }
+
+    /// Writes a group in one transaction; the last order's number.
+    fn commit(&mut self, group: &[Entry]) -> rusqlite::Result<i64> {
+        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let written = Transcript::new(&self.connection, self.last_seq)?.write(group);
+        let end = if written.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let ended = self.connection.prepare_cached(end).and_then(|mut statement| statement.execute([]));
+        // The first error is the one that says what happened.
+        let last_seq = written?;
+        ended?;
+        Ok(last_seq)
+    }
+
+    /// The group is durable: memory may say so, and whoever waits is told.
+    fn settle(&mut self, group: &mut Vec<Entry>, last_seq: i64) {
+        for entry in group.iter() {
+            entry.cell.set_durable(entry.place);
+        }
+        self.queue.count_commit(group.len());
+        for reply in group.drain(..).filter_map(|entry| entry.reply) {
+            // Whoever hung up in the meantime has no need of it.
+            let _ = reply.send(Ok(()));
+        }
+        if last_seq > self.last_seq {
+            self.last_seq = last_seq;
+            self.reserved.notify_one();
+        }
+    }
+
+    fn fail(self, group: Vec<Entry>, error: &rusqlite::Error) {
+        error!(%error, "the ledger cannot be written: selling stops until the server is started again");
+        let left = self.queue.fail(&error.to_string());
+        for reply in group.into_iter().chain(left).filter_map(|entry| entry.reply) {
+            let _ = reply.send(Err(failure(&error.to_string())));
+        }
+        self.reserved.notify_one();
+    }
+
+    /// Between two groups, with nearly all of the log checkpointed already, this is short; the next write
+    /// then starts the log anew.
+    fn checkpoint(&self) {
+        let outcome = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
+        }
+    }
+
+    fn close(self) {
+        let outcome = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "the last checkpoint of the ledger failed; the next start will do it");
+        }
+        info!("the ledger is closed");
+    }
+}
+
+/// One transaction being written.
+struct Transcript<'c> {
+    connection: &'c Connection,
+    trail: CachedStatement<'c>,
+    orders: CachedStatement<'c>,
+    last_seq: i64,
+    /// The last place of each sale in this group, to be written once.
+    places: Vec<(u32, Place)>,
+    time: TimeText,
+}
+
+/// The fields of a trail row beside its place.
+#[derive(Default)]
+struct Row<'a> {
+    unit: Option<u32>,
+    order_id: Option<&'a str>,
+    detail: Option<String>,
+}
+
+impl<'c> Transcript<'c> {
+    fn new(connection: &'c Connection, last_seq: i64) -> rusqlite::Result<Self> {
+        let (trail, orders) =
+            (connection.prepare_cached(INSERT_TRAIL)?, connection.prepare_cached(INSERT_ORDER)?);
+        Ok(Self { connection, trail, orders, last_seq, places: Vec::new(), time: TimeText::default() })
+    }
+
+    fn write(mut self, group: &[Entry]) -> rusqlite::Result<i64> {
+        for entry in group {
+            match &entry.record {
+                Record::Attempt(user, outcome) => self.attempt(entry, user.as_str(), *outcome)?,
+                Record::Confirmed(reservations) => self.confirmed(entry, reservations)?,
+                Record::Released(reservation, ending) => self.released(entry, reservation, *ending)?,
+                Record::Refused(reservation, reason) => self.refused(entry, reservation, reason)?,
+                Record::Created(sale) => self.created(entry, sale)?,
+                Record::Changed(sale) => self.changed(entry, sale)?,
+                Record::Reset => self.reset(entry)?,
+                Record::Deleted => self.deleted(entry)?,
+            }
+            self.remember(entry);
+        }
+        let mut statement = self.connection.prepare_cached(UPDATE_PLACE)?;
+        for (no, place) in &self.places {
+            statement.execute(params![no, place.0.cast_signed()])?;
+        }
+        Ok(self.last_seq)
+    }
+
+    fn remember(&mut self, entry: &Entry) {
+        match self.places.iter_mut().find(|(no, _)| *no == entry.cell.no) {
+            Some((_, place)) => *place = entry.place,
+            None => self.places.push((entry.cell.no, entry.place)),
+        }
+    }
+
+    fn attempt(&mut self, entry: &Entry, user: &str, outcome: Outcome) -> rusqlite::Result<()> {
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let (kind, held) = match outcome {
+            Outcome::SoldOut => (kind::REJECTED_SOLD_OUT, None),
+            Outcome::NotActive => (kind::REJECTED_NOT_ACTIVE, None),
+            Outcome::Duplicate { order_id, unit } => (kind::REJECTED_DUPLICATE, Some((order_id, unit))),
+            Outcome::Reserved { order_id, unit } => (kind::RESERVED, Some((order_id, unit))),
+        };
+        let held = held.map(|(id, unit)| (&*id.0.as_hyphenated().encode_lower(&mut buffer), unit));
+        if let (kind::RESERVED, Some((id, Unit(unit)))) = (kind, held) {
+            self.last_seq += 1;
+            let time = self.time.of(entry.at);
+            self.orders
+                .execute(params![self.last_seq, id, entry.cell.id.as_str(), entry.epoch.0, unit, user, time])?;
+        }
+        let row = Row { order_id: held.map(|(id, _)| id), unit: held.map(|(_, unit)| unit.0), detail: None };
+        self.trail(entry, entry.place, kind, user, &row)
+    }
+
+    fn trail(
+        &mut self,
+        entry: &Entry,
+        place: Place,
+        kind: u8,
+        user: &str,
+        row: &Row<'_>,
+    ) -> rusqlite::Result<()> {
+        self.trail.execute(params![
+            trail_key(entry.cell.no, place),
+            kind,
+            entry.epoch.0,
+            entry.at.as_millis(),
+            user,
+            row.unit,
+            row.order_id,
+            row.detail,
+        ])?;
+        Ok(())
+    }
+
+    fn reservation(
+        &mut self,
+        entry: &Entry,
+        place: Place,
+        kind: u8,
+        reservation: &Reservation,
+        detail: Option<String>,
+    ) -> rusqlite::Result<()> {
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let id = &*reservation.order_id.0.as_hyphenated().encode_lower(&mut buffer);
+        let row = Row { unit: Some(reservation.unit.0), order_id: Some(id), detail };
+        self.trail(entry, place, kind, reservation.user_id.as_str(), &row)
+    }
+
+    fn confirmed(&mut self, entry: &Entry, reservations: &[Reservation]) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(CONFIRM_UNITS)?;
+        // Units are reserved in rows, so a batch is a few runs of them, each one statement.
+        for run in reservations.chunk_by(|left, right| left.unit.next() == right.unit) {
+            let (first, last) = (run[0].unit.0, run[run.len() - 1].unit.0);
+            let time = self.time.of(entry.at);
+            let changed =
+                statement.execute(params![entry.cell.id.as_str(), entry.epoch.0, first, last, time])?;
+            // Memory decided what to confirm; should the file see it differently, nothing more is to be sold.
+            if changed != run.len() {
+                return Err(rusqlite::Error::StatementChangedRows(changed));
+            }
+        }
+        let first = entry.place.0 + 1 - reservations.len() as u64;
+        for (place, reservation) in (first..).map(Place).zip(reservations) {
+            self.reservation(entry, place, kind::CONFIRMED, reservation, None)?;
+        }
+        Ok(())
+    }
+
+    fn released(&mut self, entry: &Entry, reservation: &Reservation, ending: Ending) -> rusqlite::Result<()> {
+        let time = self.time.of(entry.at);
+        let changed = self.connection.prepare_cached(RELEASE)?.execute(params![
+            reservation.order_id.to_string(),
+            ending.status().as_str(),
+            time
+        ])?;
+        if changed != 1 {
+            return Err(rusqlite::Error::StatementChangedRows(changed));
+        }
+        let kind = match ending {
+            Ending::Expired => kind::EXPIRED,
+            Ending::Cancelled => kind::CANCELLED,
+        };
+        self.reservation(entry, entry.place, kind, reservation, None)
+    }
+
+    fn refused(&mut self, entry: &Entry, reservation: &Reservation, reason: &str) -> rusqlite::Result<()> {
+        let detail = json!({ "reason": reason }).to_string();
+        self.reservation(entry, entry.place, kind::FAILED_DB, reservation, Some(detail))
+    }
+
+    fn created(&mut self, entry: &Entry, sale: &Sale) -> rusqlite::Result<()> {
+        let time = self.time.of(entry.at);
+        let (starts_at, ends_at) = (sale.window.starts_at().to_string(), sale.window.ends_at().to_string());
+        self.connection
+            .prepare_cached("DELETE FROM retired_sales WHERE no = ?1")?
+            .execute([entry.cell.no])?;
+        self.connection.prepare_cached(INSERT_SALE)?.execute(params![
+            entry.cell.no,
+            sale.id.as_str(),
+            sale.name,
+            sale.total_stock,
+            starts_at,
+            ends_at,
+            sale.epoch.0,
+            sale.paused,
+            time
+        ])?;
+        self.admin(entry, kind::ADMIN_CREATED, Some(sale))
+    }
+
+    fn changed(&mut self, entry: &Entry, sale: &Sale) -> rusqlite::Result<()> {
+        let time = self.time.of(entry.at);
+        let (starts_at, ends_at) = (sale.window.starts_at().to_string(), sale.window.ends_at().to_string());
+        self.connection.prepare_cached(UPDATE_SALE)?.execute(params![
+            entry.cell.no,
+            sale.name,
+            sale.total_stock,
+            starts_at,
+            ends_at,
+            sale.epoch.0,
+            sale.paused,
+            time
+        ])?;
+        self.admin(entry, kind::ADMIN_CHANGED, Some(sale))
+    }
+
+    fn reset(&mut self, entry: &Entry) -> rusqlite::Result<()> {
+        let time = self.time.of(entry.at);
+        self.connection
+            .prepare_cached("DELETE FROM orders WHERE sale_id = ?1")?
+            .execute([entry.cell.id.as_str()])?;
+        self.connection
+            .prepare_cached("UPDATE sales SET epoch = ?2, updated_at = ?3 WHERE no = ?1")?
+            .execute(params![entry.cell.no, entry.epoch.0, time])?;
+        self.admin(entry, kind::ADMIN_RESET, None)
+    }
+
+    fn deleted(&mut self, entry: &Entry) -> rusqlite::Result<()> {
+        let time = self.time.of(entry.at);
+        self.admin(entry, kind::ADMIN_DELETED, None)?;
+        let (no, place) = (entry.cell.no, entry.place.0.cast_signed());
+        self.connection
+            .prepare_cached(
+                "INSERT INTO retired_sales (no, id, epoch, last_place, deleted_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![no, entry.cell.id.as_str(), entry.epoch.0, place, time])?;
+        self.connection.prepare_cached("DELETE FROM sales WHERE no = ?1")?.execute([no])?;
+        Ok(())
+    }
+
+    fn admin(&mut self, entry: &Entry, kind: u8, sale: Option<&Sale>) -> rusqlite::Result<()> {
+        let row = Row { detail: sale.map(set_up), ..Row::default() };
+        self.trail(entry, entry.place, kind, OPERATOR, &row)
+    }
+}
+
+/// The set-up of a sale as its trail keeps it.
+fn set_up(sale: &Sale) -> String {
+    json!({
+        "name": sale.name,
+        "totalStock": sale.total_stock,
+        "startsAt": sale.window.starts_at(),
+        "endsAt": sale.window.ends_at(),
+        "paused": sale.paused,
+    })
+    .to_string()
+}
+
+/// The text of a moment; a group's rows share few moments.
+#[derive(Default)]
+struct TimeText {
+    last: Option<(Timestamp, Arc<str>)>,
+}
+
+impl TimeText {
+    fn of(&mut self, moment: Timestamp) -> Arc<str> {
+        match &self.last {
+            Some((last, text)) if *last == moment => text.clone(),
+            _ => {
+                let text: Arc<str> = moment.to_string().into();
+                self.last = Some((moment, text.clone()));
+                text
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The order store of the embedded profile: confirms through the ledger, reads beside it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use flashsale_core::{
+    Error, Result,
+    audit::AuditEvent,
+    ids::{Epoch, SaleId, Unit},
+    order::{Confirmation, Order, Reservation},
+    ports::{Figures, OrderStore, Page},
+};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::{
+    inventory::Engine,
+    ledger::{
+        Readers, parsed,
+        record::{PLACE_BITS, kind},
+        unreadable,
+    },
+};
+
+/// A page needs at least one row, or it would never come to an end.
+const LIMIT_MIN: u32 = 1;
+
+// `NOT INDEXED` keeps SQLite on the key's own order: through the indexes it would have to sort each page.
+const ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, reserved_at, created_at, \
+     confirmed_at, released_at FROM orders NOT INDEXED WHERE seq > ?2 AND sale_id = ?1 ORDER BY seq LIMIT ?3";
+const AUDIT: &str = "SELECT id, sale_id, user_id, event_type, metadata, created_at FROM order_audit_trail \
+     WHERE sale_id = ?1 AND key > ?2 AND key <= ?3 ORDER BY key, id";
+const NUMBER: &str = "SELECT no, last_place FROM sales WHERE id = ?1 \
+     UNION ALL SELECT no, last_place FROM retired_sales WHERE id = ?1";
+const SALE: &str = "SELECT no, epoch, total_stock, last_place FROM sales WHERE id = ?1";
+const ORDER_FIGURES: &str = "SELECT \
+     count(*) FILTER (WHERE epoch = ?2 AND status = 'RESERVED'), \
+     count(*) FILTER (WHERE epoch = ?2 AND status = 'CONFIRMED'), \
+     count(*) FILTER (WHERE epoch = ?2 AND released_at IS NOT NULL), \
+     count(*) FILTER (WHERE epoch <> ?2), \
+     count(*) FILTER (WHERE epoch = ?2 AND released_at IS NULL AND unit NOT BETWEEN 1 AND ?3) \
+     FROM orders WHERE sale_id = ?1";
+const USERS_WITH_TWO: &str = "SELECT count(*) FROM (SELECT 1 FROM orders \
+     WHERE sale_id = ?1 AND epoch = ?2 AND released_at IS NULL GROUP BY user_id HAVING count(*) > 1)";
+const UNITS_SOLD_TWICE: &str = "SELECT count(*) FROM (SELECT 1 FROM orders \
+     WHERE sale_id = ?1 AND epoch = ?2 AND released_at IS NULL GROUP BY unit HAVING count(*) > 1)";
+const ORDERS_WITHOUT_RECORD: &str = "SELECT \
+     (SELECT count(*) FROM orders LEFT JOIN reserved ON reserved.order_id = orders.id \
+      WHERE orders.sale_id = ?1 AND reserved.order_id IS NULL) + \
+     (SELECT count(*) FROM reserved LEFT JOIN orders ON orders.id = reserved.order_id \
+      WHERE orders.id IS NULL)";
+const TRAIL: &str = "SELECT key, kind, epoch, detail ->> '$.totalStock' FROM trail \
+     WHERE key > ?1 AND key < ?2 ORDER BY key";
+
+/// The store of a running server.
+pub(crate) struct Store {
+    engine: Arc<Engine>,
+    records: Records,
+}
+
+impl Store {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        let records = Records::new(engine.ledger().readers.clone());
+        Self { engine, records }
+    }
+}
+
+/// What can be read of the ledger, by a running server or beside it.
+pub(crate) struct Records {
+    readers: Arc<Readers>,
+}
+
+impl Records {
+    pub(crate) fn new(readers: Arc<Readers>) -> Self {
+        Self { readers }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        sale: &SaleId,
+        read: impl FnOnce(&Connection, &SaleId) -> rusqlite::Result<Option<T>> + Send + 'static,
+    ) -> Result<T> {
+        let sale = sale.clone();
+        let read = move |connection: &Connection| {
+            // One snapshot for all the statements of a read; dropping it ends it.
+            let snapshot = connection.unchecked_transaction().map_err(|error| unreadable(&error))?;
+            let found = read(&snapshot, &sale).map_err(|error| unreadable(&error))?;
+            found.ok_or(Error::UnknownSale(sale))
+        };
+        self.readers.run(read).await
+    }
+}
+
+#[async_trait]
+impl OrderStore for Store {
+    async fn confirm(&self, reservations: &[Reservation]) -> Result<Vec<Confirmation>> {
+        self.engine.confirm_all(reservations).await
+    }
+
+    async fn orders(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<Order>> {
+        self.records.orders(sale, after, limit).await
+    }
+
+    async fn audit(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<AuditEvent>> {
+        // Whoever reads the trail finds in it every attempt that was answered before.
+        self.engine.ledger().queue.flush().await?;
+        self.records.audit(sale, after, limit).await
+    }
+
+    async fn figures(&self, sale: &SaleId) -> Result<Figures> {
+        self.engine.ledger().queue.flush().await?;
+        self.records.figures(sale).await
+    }
+}
+
+#[async_trait]
+impl OrderStore for Records {
+    async fn confirm(&self, _: &[Reservation]) -> Result<Vec<Confirmation>> {
+        Err(Error::Conflict("The ledger is open for reading only".to_owned()))
+    }
+
+    async fn orders(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<Order>> {
+        let limit = limit.max(LIMIT_MIN);
+        self.read(sale, move |connection, sale| {
+            if number(connection, sale)?.is_none() {
+                return Ok(None);
+            }
+            let mut statement = connection.prepare_cached(ORDERS)?;
+            let rows = statement.query_map((sale.as_str(), after, limit), order)?;
+            let (keys, rows): (Vec<i64>, Vec<Order>) = rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().unzip();
+            let full = rows.len() == limit as usize;
+            Ok(Some(Page { rows, next: keys.last().copied().filter(|_| full) }))
+        })
+        .await
+    }
+
+    async fn audit(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<AuditEvent>> {
+        let limit = i64::from(limit.max(LIMIT_MIN));
+        self.read(sale, move |connection, sale| {
+            let Some((no, last_place)) = number(connection, sale)? else { return Ok(None) };
+            // The places of a sequence have no gaps, so a range of them is a page.
+            let (first, end) = (i64::from(no) << PLACE_BITS, (i64::from(no) << PLACE_BITS) + last_place);
+            let from = after.max(first);
+            let to = from.saturating_add(limit).min(end);
+            let mut statement = connection.prepare_cached(AUDIT)?;
+            let rows = statement.query_map((sale.as_str(), from, to), audit_event)?;
+            let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(Some(Page { rows, next: (to < end).then_some(to) }))
+        })
+        .await
+    }
+
+    async fn figures(&self, sale: &SaleId) -> Result<Figures> {
+        self.read(sale, count).await
+    }
+}
+
+fn number(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<(u32, i64)>> {
+    let mut statement = connection.prepare_cached(NUMBER)?;
+    statement.query_row([sale.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
+fn order(row: &Row<'_>) -> rusqlite::Result<(i64, Order)> {
+    let maybe = |column| match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => parsed(row, column).map(Some),
+    };
+    let order = Order {
+        id: parsed(row, 1)?,
+        sale_id: parsed(row, 2)?,
+        epoch: Epoch(row.get(3)?),
+        unit: Unit(row.get(4)?),
+        user_id: parsed(row, 5)?,
+        status: parsed(row, 6)?,
+        reserved_at: parsed(row, 7)?,
+        created_at: parsed(row, 8)?,
+        confirmed_at: maybe(9)?,
+        released_at: maybe(10)?,
+    };
+    Ok((row.get(0)?, order))
+}
+
+fn audit_event(row: &Row<'_>) -> rusqlite::Result<AuditEvent> {
+    Ok(AuditEvent {
+        id: row.get(0)?,
+        sale_id: parsed(row, 1)?,
+        user_id: parsed(row, 2)?,
+        event_type: row.get(3)?,
+        metadata: row.get(4)?,
+        created_at: parsed(row, 5)?,
+    })
+}
+
+/// Counts a sale row by row.
+fn count(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<Figures>> {
+    let found = connection
+        .query_row(SALE, [sale.as_str()], |row| {
+            Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?, row.get::<_, u64>(2)?, row.get::<_, u64>(3)?))
+        })
+        .optional()?;
+    let Some((no, epoch, total_stock, last_place)) = found else { return Ok(None) };
+    let (first, end) = (i64::from(no) << PLACE_BITS, (i64::from(no) + 1) << PLACE_BITS);
+    let walk = Walk::along(connection, (first, end), epoch)?;
+    let single = |sql: &str| connection.query_row(sql, (sale.as_str(), epoch), |row| row.get::<_, u64>(0));
+    let orders: [u64; 5] =
+        connection.query_row(ORDER_FIGURES, (sale.as_str(), epoch, total_stock), |row| {
+            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
+        })?;
+    let without_record = format!(
+        "WITH reserved AS MATERIALIZED (SELECT order_id FROM trail WHERE key > {first} AND key < {end} \
+         AND kind = {} AND epoch = ?2) {ORDERS_WITHOUT_RECORD}",
+        kind::RESERVED
+    );
+    let [reserved, confirmed, released, orders_of_other_epochs, units_outside_stock] = orders;
+    Ok(Some(Figures {
+        epoch: Epoch(epoch),
+        total_stock,
+        reserved,
+        confirmed,
+        released,
+        users_with_two: single(USERS_WITH_TWO)?,
+        units_sold_twice: single(UNITS_SOLD_TWICE)?,
+        units_outside_stock,
+        orders_of_other_epochs,
+        attempted: walk.outcomes.iter().sum(),
+        attempts_reserved: walk.outcomes[0],
+        attempts_sold_out: walk.outcomes[1],
+        attempts_duplicate: walk.outcomes[2],
+        attempts_not_active: walk.outcomes[3],
+        audited_confirmed: walk.confirmed,
+        orders_without_record: single(&without_record)?,
+        places: walk.first_place.map(|first| first..=walk.last_place),
+        records: walk.records,
+        last_place,
+        sold_out_too_early: walk.sold_out_too_early,
+    }))
+}
+
+/// A walk along a sale's sequence, keeping count of the units that were free at each place.
+#[derive(Default)]
+struct Walk {
+    first_place: Option<u64>,
+    last_place: u64,
+    records: u64,
+    /// Of the counted epoch: reserved, sold out, duplicate, not active.
+    outcomes: [u64; 4],
+    confirmed: u64,
+    sold_out_too_early: u64,
+    total_stock: i64,
+    live: i64,
+}
+
+impl Walk {
+    fn along(connection: &Connection, keys: (i64, i64), epoch: u32) -> rusqlite::Result<Self> {
+        let mut walk = Self::default();
+        let mut statement = connection.prepare_cached(TRAIL)?;
+        let mut rows = statement.query(keys)?;
+        while let Some(row) = rows.next()? {
+            let place = (row.get::<_, i64>(0)? - keys.0).cast_unsigned();
+            walk.first_place.get_or_insert(place);
+            walk.last_place = place;
+            walk.records += 1;
+            walk.step(row.get(1)?, row.get::<_, u32>(2)? == epoch, row.get(3)?);
+        }
+        Ok(walk)
+    }
+
+    fn step(&mut self, kind: u8, counted: bool, total_stock: Option<i64>) {
+        match kind {
+            kind::RESERVED => self.live += 1,
+            kind::EXPIRED | kind::CANCELLED => self.live -= 1,
+            kind::ADMIN_RESET | kind::ADMIN_DELETED => self.live = 0,
+            kind::REJECTED_SOLD_OUT if self.live < self.total_stock && counted => {
+                self.sold_out_too_early += 1;
+            }
+            _ => {}
+        }
+        self.total_stock = total_stock.unwrap_or(self.total_stock);
+        match kind {
+            kind::RESERVED..=kind::REJECTED_NOT_ACTIVE if counted => {
+                self.outcomes[usize::from(kind - kind::RESERVED)] += 1;
+            }
+            kind::CONFIRMED if counted => self.confirmed += 1,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flashsale_core::ids::Place;
+
+    use crate::ledger::record::trail_key;
+
+    #[test]
+    fn a_sold_out_while_a_unit_is_free_is_noticed() {
+        let mut walk = Walk { total_stock: 1, ..Walk::default() };
+        walk.step(kind::REJECTED_SOLD_OUT, true, None);
+        walk.step(kind::RESERVED, true, None);
+        walk.step(kind::REJECTED_SOLD_OUT, true, None);
+        walk.step(kind::CANCELLED, true, None);
+        walk.step(kind::REJECTED_SOLD_OUT, true, None);
+        assert_eq!((walk.sold_out_too_early, walk.outcomes), (2, [1, 3, 0, 0]));
+    }
+
+    #[test]
+    fn trail_keys_sort_by_sale_then_place() {
+        assert!(trail_key(1, Place((1 << PLACE_BITS) - 1)) < trail_key(2, Place(1)));
+    }
+}

@@ -1,0 +1,1 @@
+//! What happens when the disk does not do its part.

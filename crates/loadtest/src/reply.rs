@@ -1,0 +1,151 @@
+//! What the server's reply to a purchase means.
+
+use std::borrow::Cow;
+
+use hyper::StatusCode;
+use serde::Deserialize;
+
+/// The most characters of a reply that a reason quotes.
+const QUOTED: usize = 100;
+
+/// What came of one attempt.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Outcome<'a> {
+    /// Bought; the order id, if the reply has one.
+    Success(Option<Cow<'a, str>>),
+    /// The user has bought before; the order id of that purchase, if the reply has one.
+    AlreadyPurchased(Option<Cow<'a, str>>),
+    /// Nothing is left.
+    SoldOut,
+    /// The sale is not open.
+    NotActive,
+    /// The server is overloaded and said when to come again.
+    Refused,
+    /// No answer, or none that means anything; why.
+    Failed(String),
+}
+
+/// The fields that matter. Borrowed: at saturation a reply is read 100,000 times a second.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    success: Option<bool>,
+    #[serde(borrow)]
+    status: Option<Text<'a>>,
+    #[serde(borrow)]
+    order_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    message: Option<Text<'a>>,
+}
+
+/// `Option<Cow<str>>` would always copy; through this, text without escapes is borrowed.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Reads a reply. `retry_after` says whether it had that header: without it a 429 or 503 is a failure, since a
+/// refusal must say when to come again.
+pub(crate) fn read(status: StatusCode, retry_after: bool, body: &[u8]) -> Outcome<'_> {
+    let unexpected = || Outcome::Failed(format!("HTTP {}: {}", status.as_u16(), quote(body)));
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE if retry_after => Outcome::Refused,
+        StatusCode::OK => decision(body).unwrap_or_else(unexpected),
+        StatusCode::BAD_REQUEST => match serde_json::from_slice::<Body<'_>>(body) {
+            Ok(Body { message: Some(Text(message)), .. }) if message == "Sale is not currently active" => {
+                Outcome::NotActive
+            }
+            _ => unexpected(),
+        },
+        _ => unexpected(),
+    }
+}
+
+/// A decision, or `None` if the body is not one or contradicts itself.
+fn decision(body: &[u8]) -> Option<Outcome<'_>> {
+    let body: Body<'_> = serde_json::from_slice(body).ok()?;
+    let order = body.order_id.map(|text| text.0).filter(|id| !id.is_empty());
+    let (outcome, success) = match &*body.status?.0 {
+        "SUCCESS" => (Outcome::Success(order), true),
+        "ALREADY_PURCHASED" => (Outcome::AlreadyPurchased(order), false),
+        "SOLD_OUT" => (Outcome::SoldOut, false),
+        _ => return None,
+    };
+    (body.success == Some(success)).then_some(outcome)
+}
+
+/// The beginning of a body, on one line, fit for a terminal.
+pub(crate) fn quote(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let mut quoted: String =
+        text.chars().take(QUOTED).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(QUOTED).is_some() {
+        quoted.push('…');
+    }
+    if quoted.is_empty() { "(empty body)".to_owned() } else { quoted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ok(body: &str) -> Outcome<'_> {
+        read(StatusCode::OK, false, body.as_bytes())
+    }
+
+    #[test]
+    fn the_three_decisions() {
+        let order = Some(Cow::Borrowed("o-1"));
+        let success = r#"{"success":true,"status":"SUCCESS","message":"m","orderId":"o-1","more":[1]}"#;
+        assert_eq!(ok(success), Outcome::Success(order.clone()));
+        let again = r#"{"success":false,"status":"ALREADY_PURCHASED","message":"m","orderId":"o-1"}"#;
+        assert_eq!(ok(again), Outcome::AlreadyPurchased(order));
+        let sold_out = r#"{"success":false,"status":"SOLD_OUT","message":"Sale is sold out"}"#;
+        assert_eq!(ok(sold_out), Outcome::SoldOut);
+    }
+
+    #[test]
+    fn an_order_id_is_borrowed_and_a_null_or_empty_one_is_none() {
+        let reply = r#"{"success":true,"status":"SUCCESS","orderId":"o-1"}"#;
+        assert!(matches!(ok(reply), Outcome::Success(Some(Cow::Borrowed("o-1")))));
+        let escaped = r#"{"success":true,"status":"SUCCESS","orderId":"o\u002d1"}"#;
+        assert_eq!(ok(escaped), Outcome::Success(Some("o-1".into())));
+        for id in ["null", r#""""#] {
+            let reply = format!(r#"{{"success":true,"status":"SUCCESS","orderId":{id}}}"#);
+            assert_eq!(ok(&reply), Outcome::Success(None), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_closed_sale_is_not_a_failure_but_any_other_400_is() {
+        let closed = br#"{"statusCode":400,"message":"Sale is not currently active","error":"Bad Request"}"#;
+        assert_eq!(read(StatusCode::BAD_REQUEST, false, closed), Outcome::NotActive);
+        let other =
+            read(StatusCode::BAD_REQUEST, false, br#"{"statusCode":400,"message":"userId is too long"}"#);
+        assert!(matches!(other, Outcome::Failed(reason) if reason.contains("userId is too long")));
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_come_again() {
+        for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
+            assert_eq!(read(status, true, b""), Outcome::Refused);
+            assert!(matches!(read(status, false, b""), Outcome::Failed(_)));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_failure_and_is_quoted_short_and_clean() {
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"success":true,"status":"MAYBE"}"#,
+            r#"{"success":false,"status":"SUCCESS"}"#,
+            r#"{"success":true,"status":"SOLD_OUT"}"#,
+            r#"{"status":"SUCCESS","orderId":"o-1"}"#,
+        ] {
+            assert!(matches!(ok(body), Outcome::Failed(_)), "{body}");
+        }
+        assert_eq!(quote(b"a\x1b[2J\nb"), "a [2J b");
+        assert_eq!(quote("é".repeat(101).as_bytes()), format!("{}…", "é".repeat(100)));
+        assert_eq!(quote(b""), "(empty body)");
+    }
+}

@@ -1,0 +1,143 @@
+//! Where the server is, and how the paths of its endpoints are written.
+
+use std::io;
+use std::net::SocketAddr;
+
+use hyper::Uri;
+use hyper::header::HeaderValue;
+use tokio::net::{TcpStream, lookup_host};
+
+use crate::Error;
+
+/// Where purchases go.
+pub(crate) const PURCHASE_PATH: &str = "/api/v1/sale/purchase";
+
+/// A server that accepted a connection.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// The address that accepted it, so that a name like `localhost` is looked up once and not per connection.
+    pub(crate) address: SocketAddr,
+    /// Value of the `Host` header.
+    pub(crate) host: HeaderValue,
+}
+
+impl Target {
+    /// Looks the host up and keeps its first address that accepts a connection.
+    pub(crate) async fn find(url: &str) -> Result<Self, Error> {
+        let base = Base::parse(url)?;
+        let unreachable = |source| Error::Connect { authority: base.authority.clone(), source };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for address in lookup_host((base.host.as_str(), base.port)).await.map_err(unreachable)? {
+            match TcpStream::connect(address).await {
+                Ok(_) => {
+                    let host = HeaderValue::from_str(&base.authority)
+                        .expect("an authority that parsed holds visible ASCII only");
+                    return Ok(Self { address, host });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(unreachable(last))
+    }
+}
+
+/// A base url, taken apart.
+#[derive(Debug, PartialEq)]
+struct Base {
+    authority: String,
+    host: String,
+    port: u16,
+}
+
+impl Base {
+    fn parse(url: &str) -> Result<Self, Error> {
+        let refuse = |reason: &str| Error::Url { url: url.to_owned(), reason: reason.to_owned() };
+        let uri: Uri = url.parse().map_err(|error| refuse(&format!("does not parse: {error}")))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some(_) => return Err(refuse("must begin with http:// (no other scheme is spoken)")),
+            None => return Err(refuse("must begin with http://")),
+        }
+        let authority = uri.authority().ok_or_else(|| refuse("has no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(refuse("must not hold a user or password"));
+        }
+        if uri.path() != "/" || uri.query().is_some() {
+            return Err(refuse("must end after the port: the paths are known"));
+        }
+        // A port that is there but out of range reads as none; it must not become 80 in silence.
+        let port = match authority.port() {
+            Some(port) => port.as_u16(),
+            None if authority.as_str().ends_with(authority.host()) => 80,
+            None => return Err(refuse("has a port that is no port")),
+        };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self { authority: authority.as_str().to_owned(), host, port })
+    }
+}
+
+/// Path of a sale's status.
+pub(crate) fn status_path(sale: &str) -> String {
+    format!("/api/v1/sale/{}/status", segment(sale))
+}
+
+/// Path of what a user has bought in a sale.
+pub(crate) fn user_path(sale: &str, user: &str) -> String {
+    format!("/api/v1/sale/{}/user/{}/purchase", segment(sale), segment(user))
+}
+
+/// Percent-encodes all but the unreserved characters of RFC 3986, so that an id stays one path segment.
+fn segment(id: &str) -> String {
+    let mut encoded = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base(url: &str) -> (String, u16) {
+        let base = Base::parse(url).expect("parses");
+        (base.host, base.port)
+    }
+
+    #[test]
+    fn a_base_url_is_scheme_host_and_port() {
+        assert_eq!(base("http://127.0.0.1:3000"), ("127.0.0.1".into(), 3000));
+        assert_eq!(base("http://127.0.0.1:3000/"), ("127.0.0.1".into(), 3000));
+        assert_eq!(base("http://shop.example"), ("shop.example".into(), 80));
+        assert_eq!(base("http://[::1]:3000"), ("::1".into(), 3000));
+        assert_eq!(base("http://[::1]"), ("::1".into(), 80));
+    }
+
+    #[test]
+    fn any_other_url_is_refused_with_its_reason() {
+        for (url, reason) in [
+            ("https://shop.example", "no other scheme"),
+            ("127.0.0.1:3000", "must begin with http://"),
+            ("/sale", "must begin with http://"),
+            ("http://me:secret@shop.example", "user or password"),
+            ("http://shop.example/api/v1", "must end after the port"),
+            ("http://shop.example:99999", "no port"),
+            ("not a url", "does not parse"),
+            ("", "does not parse"),
+        ] {
+            let error = Base::parse(url).expect_err(url).to_string();
+            assert!(error.contains(reason), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn ids_stay_one_path_segment() {
+        assert_eq!(status_path("sale_1"), "/api/v1/sale/sale_1/status");
+        assert_eq!(user_path("a/b", "ü ?#%"), "/api/v1/sale/a%2Fb/user/%C3%BC%20%3F%23%25/purchase");
+        assert_eq!(segment("Az09-._~"), "Az09-._~");
+    }
+}

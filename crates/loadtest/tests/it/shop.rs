@@ -1,0 +1,191 @@
+//! A tiny flash sale server that counts its stock, and can be told to break a promise.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, RETRY_AFTER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Barrier;
+
+/// What a shop does wrong, or differently.
+pub(crate) enum Manner {
+    Honest,
+    /// Sells one more than there is.
+    Oversells,
+    /// Says SOLD_OUT to the first attempt, and sells afterwards.
+    SoldOutEarly,
+    /// Gives every buyer the same order id.
+    SameOrder,
+    /// Sells to the same user again.
+    SellsTwice,
+    /// Answers ALREADY_PURCHASED with an order id of its own.
+    WrongOrder,
+    /// Knows nothing of its buyers when asked.
+    Forgets,
+    /// Loses a unit from the books with every sale.
+    Leaks,
+    /// Never answers every n-th attempt.
+    HangsEvery(u64),
+    /// Holds the reply to the first attempt for so long.
+    Stalls(Duration),
+    /// Holds all replies until so many attempts are there at once.
+    Gathers(Barrier),
+    /// Closes the connection after every reply.
+    Closes,
+    /// Is overloaded.
+    Refuses,
+    /// Is not open.
+    Closed,
+    /// Answers what is no decision.
+    Babbles,
+}
+
+#[derive(Default)]
+pub(crate) struct Books {
+    /// Attempts that arrived.
+    pub(crate) attempts: u64,
+    /// Connections that were accepted.
+    pub(crate) connections: u64,
+    /// Units sold, and the order of each buyer.
+    pub(crate) sold: i64,
+    pub(crate) orders: HashMap<String, String>,
+}
+
+pub(crate) struct Shop {
+    pub(crate) url: String,
+    stock: i64,
+    manner: Manner,
+    books: Mutex<Books>,
+}
+
+impl Shop {
+    /// Opens on a free port, with one sale, `sale_1`, of `stock` units.
+    pub(crate) async fn open(stock: i64, manner: Manner) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let shop = Arc::new(Self { url, stock, manner, books: Mutex::default() });
+        tokio::spawn(accept(listener, Arc::clone(&shop)));
+        shop
+    }
+
+    pub(crate) fn books<T>(&self, read: impl FnOnce(&mut Books) -> T) -> T {
+        read(&mut self.books.lock().expect("no handler panicked"))
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        if request.method() == Method::POST && path == "/api/v1/sale/purchase" {
+            let body = request.into_body().collect().await.expect("a body").to_bytes();
+            return self.purchase(&serde_json::from_slice(&body).expect("JSON")).await;
+        }
+        match path.strip_prefix("/api/v1/sale/sale_1/") {
+            Some("status") => reply(200, &self.status()),
+            Some(rest) => match rest.strip_prefix("user/").and_then(|rest| rest.strip_suffix("/purchase")) {
+                Some(user) => reply(200, &self.user(user)),
+                None => reply(404, &json!({"statusCode": 404})),
+            },
+            None => reply(404, &json!({"statusCode": 404})),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let sold = self.books(|books| books.sold);
+        let leaked = if matches!(self.manner, Manner::Leaks) { sold } else { 0 };
+        json!({
+            "saleId": "sale_1", "name": "Test", "remainingStock": (self.stock - sold - leaked).max(0),
+            "totalSold": sold, "saleActive": !matches!(self.manner, Manner::Closed), "status": "ACTIVE",
+        })
+    }
+
+    fn user(&self, user: &str) -> Value {
+        let order = self.books(|books| books.orders.get(user).cloned());
+        match order {
+            Some(id) if !matches!(self.manner, Manner::Forgets) => {
+                json!({"purchased": true, "orderId": id, "status": "CONFIRMED"})
+            }
+            _ => json!({"purchased": false, "orderId": null, "status": "NOT_PURCHASED"}),
+        }
+    }
+
+    async fn purchase(&self, body: &Value) -> Response<Full<Bytes>> {
+        assert_eq!(body["saleId"], "sale_1");
+        let user = body["userId"].as_str().expect("a user id");
+        let number = self.books(|books| {
+            books.attempts += 1;
+            books.attempts
+        });
+        match &self.manner {
+            Manner::HangsEvery(n) if number.is_multiple_of(*n) => pending().await,
+            Manner::Stalls(time) if number == 1 => tokio::time::sleep(*time).await,
+            Manner::Gathers(barrier) => {
+                barrier.wait().await;
+            }
+            Manner::Closed => {
+                return reply(400, &json!({"statusCode": 400, "message": "Sale is not currently active"}));
+            }
+            Manner::Babbles => return reply(500, &json!({"message": "oops"})),
+            Manner::Refuses => {
+                let mut refusal = reply(503, &json!({"statusCode": 503}));
+                refusal.headers_mut().insert(RETRY_AFTER, 1.into());
+                return refusal;
+            }
+            _ => {}
+        }
+        let mut decided = reply(200, &self.decide(user, number));
+        if matches!(self.manner, Manner::Closes) {
+            decided.headers_mut().insert(CONNECTION, "close".parse().expect("a header"));
+        }
+        decided
+    }
+
+    fn decide(&self, user: &str, number: u64) -> Value {
+        let stock = if matches!(self.manner, Manner::Oversells) { self.stock + 1 } else { self.stock };
+        self.books(|books| {
+            let known = books.orders.get(user).filter(|_| !matches!(self.manner, Manner::SellsTwice));
+            if let Some(order) = known {
+                let order = if matches!(self.manner, Manner::WrongOrder) { "another" } else { order };
+                return json!({"success": false, "status": "ALREADY_PURCHASED", "message": "m", "orderId": order});
+            }
+            let early = matches!(self.manner, Manner::SoldOutEarly) && number == 1;
+            if early || books.sold >= stock {
+                return json!({"success": false, "status": "SOLD_OUT", "message": "Sale is sold out"});
+            }
+            books.sold += 1;
+            let same = matches!(self.manner, Manner::SameOrder);
+            let order = if same { "order".to_owned() } else { format!("order-{}", books.sold) };
+            books.orders.insert(user.to_owned(), order.clone());
+            json!({"success": true, "status": "SUCCESS", "message": "m", "orderId": order})
+        })
+    }
+}
+
+async fn accept(listener: TcpListener, shop: Arc<Shop>) {
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        stream.set_nodelay(true).expect("a live socket");
+        shop.books(|books| books.connections += 1);
+        let shop = Arc::clone(&shop);
+        tokio::spawn(async move {
+            let service = service_fn(|request| async { Ok::<_, Infallible>(shop.answer(request).await) });
+            // A client that hangs up is no concern of the shop's.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+fn reply(status: u16, body: &Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = status.try_into().expect("a status");
+    response
+}

@@ -1,0 +1,137 @@
+//! Style sheet, script and icon: embedded, compressed once, named by their content and so cacheable for ever.
+
+use std::io::Write;
+use std::sync::LazyLock;
+
+use axum::extract::Path;
+use axum::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
+
+/// A new content has a new name, so a copy never grows old.
+const FOREVER: &str = "public, max-age=31536000, immutable";
+
+static ASSETS: LazyLock<[Asset; 3]> = LazyLock::new(|| {
+    [
+        Asset::new("app", "css", "text/css; charset=utf-8", include_bytes!("../../assets/app.css")),
+        Asset::new(
+            "countdown",
+            "js",
+            "text/javascript; charset=utf-8",
+            include_bytes!("../../assets/countdown.js"),
+        ),
+        Asset::new("favicon", "svg", "image/svg+xml", include_bytes!("../../assets/favicon.svg")),
+    ]
+});
+
+/// A file that pages refer to.
+pub(crate) struct Asset {
+    /// As templates name it: `app.css`.
+    plain_name: String,
+    /// As browsers ask for it: `/assets/app-0123456789abcdef.css`.
+    url: String,
+    content_type: &'static str,
+    bytes: &'static [u8],
+    gzipped: Vec<u8>,
+    /// Content hash: hex of the first 8 bytes of SHA-256.
+    hash: String,
+}
+
+impl Asset {
+    fn new(stem: &str, extension: &str, content_type: &'static str, bytes: &'static [u8]) -> Self {
+        let hash: String =
+            Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            plain_name: format!("{stem}.{extension}"),
+            url: format!("/assets/{stem}-{hash}.{extension}"),
+            content_type,
+            bytes,
+            gzipped: gzip(bytes),
+            hash,
+        }
+    }
+
+    /// The name with the content hash, without `/assets/`.
+    pub(crate) fn name(&self) -> &str {
+        self.url.trim_start_matches("/assets/")
+    }
+
+    /// The body: compressed if the client takes gzip.
+    pub(crate) fn body(&'static self, gzip: bool) -> &'static [u8] {
+        if gzip { &self.gzipped } else { self.bytes }
+    }
+
+    /// One for each encoding, since a strong tag names exact bytes.
+    fn etag(&self, gzip: bool) -> String {
+        let encoding = if gzip { "-gzip" } else { "" };
+        format!("\"{}{encoding}\"", self.hash)
+    }
+}
+
+/// The asset of that hashed name, such as `app-0123456789abcdef.css`.
+pub(crate) fn lookup(name: &str) -> Option<&'static Asset> {
+    ASSETS.iter().find(|asset| asset.name() == name)
+}
+
+/// Where browsers find the asset that templates call `plain_name`, such as `app.css`.
+pub(crate) fn url(plain_name: &str) -> &'static str {
+    let asset = ASSETS.iter().find(|asset| asset.plain_name == plain_name);
+    &asset.expect("templates refer to embedded assets only, and a test renders each of them").url
+}
+
+/// `GET /assets/{name}`.
+#[expect(clippy::unused_async, reason = "an axum handler is async")]
+pub(crate) async fn serve(Path(name): Path<String>, request: HeaderMap) -> Response {
+    let Some(asset) = lookup(&name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let gzip = accepts_gzip(&request);
+    let etag = asset.etag(gzip);
+    let caching = [
+        (CACHE_CONTROL, HeaderValue::from_static(FOREVER)),
+        (VARY, HeaderValue::from_static("accept-encoding")),
+        (ETAG, HeaderValue::try_from(&etag).expect("a tag is hex and quotes")),
+    ];
+    if is_known(&request, &etag) {
+        return (StatusCode::NOT_MODIFIED, caching).into_response();
+    }
+    let mut response = (caching, asset.body(gzip)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// Whether `Accept-Encoding` names gzip, and not to refuse it.
+fn accepts_gzip(request: &HeaderMap) -> bool {
+    list(request, &ACCEPT_ENCODING).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32));
+        name.trim().eq_ignore_ascii_case("gzip") && !refused
+    })
+}
+
+/// Whether the client holds that very content; tags compare weakly (RFC 9110, section 13.1.2).
+fn is_known(request: &HeaderMap, etag: &str) -> bool {
+    list(request, &IF_NONE_MATCH).any(|known| known == "*" || known.trim_start_matches("W/") == etag)
+}
+
+/// The elements of a header that is a comma-separated list, over all its lines.
+fn list<'a>(request: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
+    let lines = request.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory takes every write")
+}

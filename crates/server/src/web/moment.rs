@@ -1,0 +1,92 @@
+//! Points and spans of time as text. Times are milliseconds since the Unix epoch; text is UTC.
+
+use jiff::Timestamp;
+
+/// For machines, as in `datetime="…"`: RFC 3339 UTC with milliseconds.
+pub(super) fn rfc3339(at_ms: i64) -> String {
+    format!("{:.3}", timestamp(at_ms))
+}
+
+/// For people: `23 Nov 2026, 10:00 UTC`, with seconds where a sale does not start on the minute.
+pub(super) fn readable(at_ms: i64) -> String {
+    let on_the_minute = at_ms.rem_euclid(60_000) < 1_000;
+    let format = if on_the_minute { "%-d %b %Y, %H:%M UTC" } else { "%-d %b %Y, %H:%M:%S UTC" };
+    timestamp(at_ms).strftime(format).to_string()
+}
+
+/// A span in its two largest units, such as `9 min 12 s`; zero when it is over.
+///
+/// A begun second counts, so that a countdown shows `0 s` only once its end has come. A no-break space ties
+/// each number to its unit. `assets/countdown.js` writes the same.
+pub(super) fn span(ms: i64) -> String {
+    const UNITS: [(&str, i64); 4] = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
+    let seconds = ms.max(0).saturating_add(999) / 1_000;
+    let Some(first) = UNITS.iter().position(|(_, size)| seconds >= *size) else {
+        return "0\u{a0}s".to_owned();
+    };
+    let mut rest = seconds;
+    let mut parts = Vec::with_capacity(2);
+    for (name, size) in UNITS.iter().skip(first).take(2) {
+        let count = rest / size;
+        rest %= size;
+        if count > 0 {
+            parts.push(format!("{count}\u{a0}{name}"));
+        }
+    }
+    parts.join(" ")
+}
+
+/// Beyond the calendar (year 9999) the calendar's end is shown.
+fn timestamp(at_ms: i64) -> Timestamp {
+    let nearest = if at_ms < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    Timestamp::from_millisecond(at_ms).unwrap_or(nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-11-23T10:00:00Z.
+    const TEN: i64 = 1_795_428_000_000;
+
+    #[test]
+    fn machines_get_milliseconds_and_z() {
+        assert_eq!(rfc3339(TEN), "2026-11-23T10:00:00.000Z");
+        assert_eq!(rfc3339(TEN + 7), "2026-11-23T10:00:00.007Z");
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn people_get_seconds_only_where_they_matter() {
+        assert_eq!(readable(TEN), "23 Nov 2026, 10:00 UTC");
+        assert_eq!(readable(TEN + 30_000), "23 Nov 2026, 10:00:30 UTC");
+        assert_eq!(readable(-30_000), "31 Dec 1969, 23:59:30 UTC");
+    }
+
+    #[test]
+    fn no_time_is_too_far() {
+        assert!(rfc3339(i64::MAX).starts_with("9999-12-3"));
+        assert!(rfc3339(i64::MIN).starts_with("-009999-01-0"));
+        assert!(span(i64::MAX).ends_with('h'));
+    }
+
+    #[test]
+    fn a_span_is_its_two_largest_units() {
+        let seconds = |s: i64| span(s * 1_000).replace('\u{a0}', " ");
+        assert_eq!(seconds(0), "0 s");
+        assert_eq!(seconds(-5), "0 s");
+        assert_eq!(seconds(12), "12 s");
+        assert_eq!(seconds(9 * 60 + 12), "9 min 12 s");
+        assert_eq!(seconds(9 * 60), "9 min");
+        assert_eq!(seconds(3_600 + 59), "1 h");
+        assert_eq!(seconds(5 * 3_600 + 61), "5 h 1 min");
+        assert_eq!(seconds(2 * 86_400 + 4 * 3_600 + 99), "2 d 4 h");
+    }
+
+    #[test]
+    fn a_begun_second_counts() {
+        assert_eq!(span(1), "1\u{a0}s");
+        assert_eq!(span(1_000), "1\u{a0}s");
+        assert_eq!(span(1_001), "2\u{a0}s");
+    }
+}
