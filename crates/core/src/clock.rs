@@ -12,8 +12,8 @@ use crate::error::Invalid;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The latest moment that RFC 3339 can write: the end of the year 9999.
-    pub const MAX: Self = Self(253_402_300_799_999);
+    /// The latest moment that can be written in every offset: 9999-12-30T22:00:00Z, which is where jiff ends.
+    pub const MAX: Self = Self(253_402_207_200_000);
     /// The earliest moment that RFC 3339 can write: the start of the year 0.
     pub const MIN: Self = Self(-62_167_219_200_000);
 

@@ -80,9 +80,9 @@ async fn confirm(harness: &impl Harness, count: usize) -> Vec<Reservation> {
 
 async fn crowd(harness: &impl Harness, sale: &SaleId, users: impl Iterator<Item = u32>) -> Vec<Decision> {
     let attempts = users.map(|number| {
-            let (inventory, sale) = (harness.inventory(), sale.clone());
-            async move { inventory.attempt(&sale, user(number)).await.expect("a decision") }
-        });
+        let (inventory, sale) = (harness.inventory(), sale.clone());
+        async move { inventory.attempt(&sale, user(number)).await.expect("a decision") }
+    });
     join_all(attempts).await
 }
 
@@ -454,7 +454,11 @@ async fn history<H: Harness>(mut harness: H, seed: u64) {
                 let reservation = held[dice.roll(length) as usize].clone();
                 if roll < 14 {
                     let answer = harness.store().confirm(std::slice::from_ref(&reservation)).await;
-                    assert_eq!(answer.expect("an answer"), [model.confirm(&reservation).0], "seed {seed}, step {step}");
+                    assert_eq!(
+                        answer.expect("an answer"),
+                        [model.confirm(&reservation).0],
+                        "seed {seed}, step {step}"
+                    );
                 } else {
                     let answer = harness.inventory().release(&reservation, Ending::Expired).await;
                     let expected = model.release(&reservation).is_some();
@@ -480,7 +484,10 @@ async fn history<H: Harness>(mut harness: H, seed: u64) {
         }
         let (status, expected) =
             (harness.inventory().status(&sale).await.expect("a status"), model.status(now));
-        assert_eq!((&status.sale, status.reserved, status.confirmed), (&expected.sale, expected.reserved, expected.confirmed));
+        assert_eq!(
+            (&status.sale, status.reserved, status.confirmed),
+            (&expected.sale, expected.reserved, expected.confirmed)
+        );
     }
     check_conserved(&harness, &sale).await;
 }

@@ -303,8 +303,7 @@ impl Inventory {
             let was_free = self.returned.remove(&unit);
             debug_assert!(was_free, "a unit that is held was taken again");
         }
-        let holding =
-            Holding { order_id: reservation.order_id, unit, confirmed: false, place: self.place };
+        let holding = Holding { order_id: reservation.order_id, unit, confirmed: false, place: self.place };
         let before = self.holdings.insert(reservation.user_id.clone(), holding);
         debug_assert!(before.is_none(), "a user took a second unit");
         self.changed_at = self.place;

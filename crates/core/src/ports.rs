@@ -78,6 +78,8 @@ pub trait OrderStore: Send + Sync + 'static {
     async fn orders(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<Order>>;
     /// Up to `limit` records' worth of a sale's audit trail that come after the key `after`.
     async fn audit(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<AuditEvent>>;
+    /// All sales, by id.
+    async fn sale_ids(&self) -> Result<Vec<SaleId>>;
     /// The figures that the promises are checked by, as the store alone knows them.
     async fn figures(&self, sale: &SaleId) -> Result<Figures>;
 }

@@ -136,23 +136,8 @@ impl SaleService {
     /// # Errors
     /// A part that is away.
     pub async fn seed(&self) -> Result<Vec<SaleStatus>> {
-        let now = self.clock.now();
-        let minutes = |count: u64| Duration::from_secs(60 * count);
-        let hour = minutes(60);
-        let sales = [
-            ("sale_1", "Limited Edition Product - Flash Sale", 100, now, now.after(hour)),
-            ("sale_2", "Upcoming Product - Flash Sale", 50, now.after(minutes(10)), now.after(minutes(70))),
-            ("sale_3", "Past Product - Flash Sale", 200, now.before(2 * hour), now.before(hour)),
-        ];
         let mut made = Vec::new();
-        for (id, name, total_stock, starts_at, ends_at) in sales {
-            let request = SaleRequest {
-                sale_id: Some(id.to_owned()),
-                name: name.to_owned(),
-                total_stock,
-                starts_at,
-                ends_at,
-            };
+        for request in demonstration(self.clock.now()) {
             match self.create(request).await {
                 Ok(status) => made.push(status),
                 Err(crate::Error::SaleExists(_)) => {}
@@ -161,4 +146,24 @@ impl SaleService {
         }
         Ok(made)
     }
+}
+
+/// The seed's three sales, as they stand at `now`: one active, one starting in 10 minutes, one that ended an
+/// hour ago.
+#[must_use]
+pub fn demonstration(now: Timestamp) -> Vec<SaleRequest> {
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    let sale = |id: &str, name: &str, total_stock, starts_at, ends_at| SaleRequest {
+        sale_id: Some(id.to_owned()),
+        name: name.to_owned(),
+        total_stock,
+        starts_at,
+        ends_at,
+    };
+    let (soon, ended) = (now.after(minutes(10)), now.before(minutes(60)));
+    vec![
+        sale("sale_1", "Limited Edition Product - Flash Sale", 100, now, now.after(minutes(60))),
+        sale("sale_2", "Upcoming Product - Flash Sale", 50, soon, soon.after(minutes(60))),
+        sale("sale_3", "Past Product - Flash Sale", 200, ended.before(minutes(60)), ended),
+    ]
 }

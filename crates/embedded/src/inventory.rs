@@ -72,12 +72,7 @@ impl Step<'_> {
 }
 
 impl Engine {
-    pub(crate) fn new(
-        sales: Sales,
-        ledger: Ledger,
-        clock: Arc<dyn Clock>,
-        ids: Arc<dyn OrderIds>,
-    ) -> Self {
+    pub(crate) fn new(sales: Sales, ledger: Ledger, clock: Arc<dyn Clock>, ids: Arc<dyn OrderIds>) -> Self {
         Self { sales, ledger, clock, ids }
     }
 

@@ -25,8 +25,8 @@ use flashsale_core::{
 use thiserror::Error;
 
 pub use folder::{Folder, Occupied};
-pub use ledger::{FILE_NAME, Totals};
 use ledger::Readers;
+pub use ledger::{FILE_NAME, Totals};
 
 /// Why the data folder cannot be opened.
 #[derive(Debug, Error)]
@@ -53,7 +53,9 @@ pub enum OpenError {
         source: rusqlite::Error,
     },
     /// The file is of a newer program.
-    #[error("the ledger {path} has schema version {found}, and this program knows versions up to {known}: use the newer program")]
+    #[error(
+        "the ledger {path} has schema version {found}, and this program knows versions up to {known}: use the newer program"
+    )]
     TooNew {
         /// The ledger's file.
         path: String,
@@ -81,7 +83,10 @@ pub struct Found {
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sales, confirmed, reserved } = self;
-        write!(f, "{sales} sales, {confirmed} confirmed orders, {reserved} reservations still to be confirmed")
+        write!(
+            f,
+            "{sales} sales, {confirmed} confirmed orders, {reserved} reservations still to be confirmed"
+        )
     }
 }
 

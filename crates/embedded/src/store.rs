@@ -106,6 +106,10 @@ impl OrderStore for Store {
         self.records.audit(sale, after, limit).await
     }
 
+    async fn sale_ids(&self) -> Result<Vec<SaleId>> {
+        self.records.sale_ids().await
+    }
+
     async fn figures(&self, sale: &SaleId) -> Result<Figures> {
         self.engine.ledger().queue.flush().await?;
         self.records.figures(sale).await
@@ -126,7 +130,8 @@ impl OrderStore for Records {
             }
             let mut statement = connection.prepare_cached(ORDERS)?;
             let rows = statement.query_map((sale.as_str(), after, limit), order)?;
-            let (keys, rows): (Vec<i64>, Vec<Order>) = rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().unzip();
+            let (keys, rows): (Vec<i64>, Vec<Order>) =
+                rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().unzip();
             let full = rows.len() == limit as usize;
             Ok(Some(Page { rows, next: keys.last().copied().filter(|_| full) }))
         })
@@ -147,6 +152,14 @@ impl OrderStore for Records {
             Ok(Some(Page { rows, next: (to < end).then_some(to) }))
         })
         .await
+    }
+
+    async fn sale_ids(&self) -> Result<Vec<SaleId>> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare_cached("SELECT id FROM sales ORDER BY id")?;
+            statement.query_map([], |row| parsed(row, 0))?.collect::<rusqlite::Result<_>>()
+        };
+        self.readers.run(move |connection| read(connection).map_err(|error| unreadable(&error))).await
     }
 
     async fn figures(&self, sale: &SaleId) -> Result<Figures> {

@@ -78,9 +78,8 @@ impl Buyer {
         match self.link.exchange(request, self.plan.timeout).await {
             Ok(answer) => {
                 let outcome = reply::read(answer.status, answer.retry_after, answer.body);
-                let times = (answer.sent, answer.completed);
-                self.tallies
-                    .enter(self.desk, Entry { user, since, sent: times.0, completed: times.1, outcome });
+                let (sent, completed) = (answer.sent, answer.completed);
+                self.tallies.enter(self.desk, Entry { user, since, sent, completed, outcome });
                 true
             }
             Err(error) => {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1;
+use hyper::client::conn::{TrySendError, http1};
 use hyper::header::{HOST, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -24,6 +24,8 @@ use crate::target::Target;
 /// The longest reply that is read, in bytes.
 const LONGEST_REPLY: usize = 64 * 1024;
 
+/// A reply that has begun, and when its request was sent.
+type Begun = (Response<Incoming>, Instant);
 type Driver = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
 /// Why a request has no reply.
@@ -62,9 +64,8 @@ pub(crate) struct Link {
 
 struct Open {
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: Pin<Box<Driver>>,
-    /// The driver must not be polled again.
-    ended: bool,
+    /// `None` once it has ended. It must then be dropped: only that fails the requests it will not send.
+    driver: Option<Pin<Box<Driver>>>,
 }
 
 /// A reply but for its body.
@@ -108,39 +109,49 @@ impl Link {
         }
     }
 
-    async fn attempt(&mut self, mut request: Request<Full<Bytes>>) -> Result<Head, Unanswered> {
-        let mut retried = false;
-        loop {
-            let open = self.ready().await?;
-            let sent = Instant::now();
-            let sending = open.sender.try_send_request(request);
-            match drive(&mut open.driver, &mut open.ended, sending).await {
-                Ok(response) => return self.read(response, sent).await,
-                Err(mut error) => match error.take_message() {
-                    // hyper hands a request back only when no byte of it was sent: to send it again is safe.
-                    Some(unsent) if !retried => {
-                        request = unsent;
-                        retried = true;
-                        self.open = None;
-                    }
-                    _ => return Err(Unanswered::Lost(error.into_error())),
-                },
-            }
-        }
+    async fn attempt(&mut self, request: Request<Full<Bytes>>) -> Result<Head, Unanswered> {
+        self.ready().await?;
+        self.deliver(request).await
     }
 
-    /// A connection that can take a request. Polling the old one first shows whether the server has closed it.
-    async fn ready(&mut self) -> Result<&mut Open, Unanswered> {
+    /// Sends a request on the open connection, and once more on a fresh one if the old one was gone already.
+    async fn deliver(&mut self, request: Request<Full<Bytes>>) -> Result<Head, Unanswered> {
+        let lost = |error: TrySendError<_>| Unanswered::Lost(error.into_error());
+        let (response, sent) = match self.send(request).await {
+            Ok(begun) => begun,
+            Err(mut error) => {
+                // hyper hands a request back only when no byte of it was sent: to send it again is safe.
+                let Some(unsent) = error.take_message() else { return Err(lost(error)) };
+                self.open = None;
+                self.ready().await?;
+                self.send(unsent).await.map_err(lost)?
+            }
+        };
+        self.read(response, sent).await
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Begun, TrySendError<Request<Full<Bytes>>>> {
+        let open = self.open.as_mut().expect("made ready before");
+        let sent = Instant::now();
+        let sending = open.sender.try_send_request(request);
+        drive(&mut open.driver, sending).await.map(|response| (response, sent))
+    }
+
+    /// Sees to a connection that can take a request. Polling the old one shows whether the server has closed it.
+    async fn ready(&mut self) -> Result<(), Unanswered> {
         let alive = match &mut self.open {
-            Some(open) => drive(&mut open.driver, &mut open.ended, open.sender.ready()).await.is_ok(),
+            Some(open) => drive(&mut open.driver, open.sender.ready()).await.is_ok(),
             None => false,
         };
         if !alive {
             self.connect().await?;
             let open = self.open.as_mut().expect("just connected");
-            drive(&mut open.driver, &mut open.ended, open.sender.ready()).await.map_err(Unanswered::Lost)?;
+            drive(&mut open.driver, open.sender.ready()).await.map_err(Unanswered::Lost)?;
         }
-        Ok(self.open.as_mut().expect("alive or just connected"))
+        Ok(())
     }
 
     async fn read(&mut self, response: Response<Incoming>, sent: Instant) -> Result<Head, Unanswered> {
@@ -148,7 +159,7 @@ impl Link {
         let (head, mut body) = response.into_parts();
         self.body.clear();
         while !body.is_end_stream() {
-            let Some(frame) = drive(&mut open.driver, &mut open.ended, body.frame()).await else { break };
+            let Some(frame) = drive(&mut open.driver, body.frame()).await else { break };
             if let Ok(data) = frame.map_err(Unanswered::Lost)?.into_data() {
                 if self.body.len() + data.len() > LONGEST_REPLY {
                     return Err(Unanswered::TooLong);
@@ -166,16 +177,18 @@ impl Open {
         let stream = TcpStream::connect(target.address).await.map_err(Unanswered::Connect)?;
         stream.set_nodelay(true).map_err(Unanswered::Connect)?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(Unanswered::Lost)?;
-        Ok(Self { sender, driver: Box::pin(driver), ended: false })
+        Ok(Self { sender, driver: Some(Box::pin(driver)) })
     }
 }
 
 /// Waits for `future`, which waits for the connection, while driving the connection.
-async fn drive<F: Future>(driver: &mut Pin<Box<Driver>>, ended: &mut bool, future: F) -> F::Output {
+async fn drive<F: Future>(driver: &mut Option<Pin<Box<Driver>>>, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|context| {
         // Its own result tells nothing more: a connection that failed fails the future that waits for it.
-        *ended = *ended || driver.as_mut().poll(context).is_ready();
+        if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(context).is_ready()) {
+            *driver = None;
+        }
         future.as_mut().poll(context)
     })
     .await
@@ -186,5 +199,74 @@ fn with_cause(error: &hyper::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn listen() -> (TcpListener, Link) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        (listener, Link::new(Arc::new(Target { address, host: HeaderValue::from_static("shop") })))
+    }
+
+    fn request() -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = "/".parse().expect("a path");
+        request
+    }
+
+    /// Accepts a connection, and answers what comes with `reply`.
+    async fn serve(listener: &TcpListener, reply: &[u8]) {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut request = [0; 1024];
+        assert!(stream.read(&mut request).await.expect("a request") > 0);
+        stream.write_all(reply).await.expect("a client");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_not_sent_is_sent_once_more_on_a_fresh_connection() {
+        let (listener, mut link) = listen().await;
+        link.ready().await.expect("a connection");
+        let (closed, _) = listener.accept().await.expect("the connection");
+        // The server closes between our look and our sending. That the end has arrived is certain once something
+        // sent after it has.
+        let mut witness = TcpStream::connect(link.target.address).await.expect("a connection");
+        let (mut other, _) = listener.accept().await.expect("the witness");
+        drop(closed);
+        other.write_all(b"x").await.expect("the witness listens");
+        witness.read_u8().await.expect("a byte");
+
+        let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        let server = tokio::spawn(async move { serve(&listener, reply).await });
+        assert_eq!(link.deliver(request()).await.expect("a reply").status, StatusCode::OK);
+        assert_eq!(link.body, b"{}");
+        server.await.expect("it was asked again");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_sent_is_never_sent_again() {
+        let (listener, mut link) = listen().await;
+        let timeout = Duration::from_secs(10);
+        let (answer, ()) = tokio::join!(link.exchange(request(), timeout), serve(&listener, b""));
+        let error = answer.expect_err("the server hung up").to_string();
+        assert!(error.starts_with("connection lost: "), "{error}");
+        let nobody = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+        assert!(nobody.is_err(), "nobody connects again");
+    }
+
+    #[tokio::test]
+    async fn a_reply_without_end_is_not_read_to_its_end() {
+        let (listener, mut link) = listen().await;
+        let reply = ["HTTP/1.1 200 OK\r\n\r\n".to_owned(), "x".repeat(LONGEST_REPLY + 1)].concat();
+        let exchange = link.exchange(request(), Duration::from_secs(10));
+        let (answer, ()) = tokio::join!(exchange, serve(&listener, reply.as_bytes()));
+        assert!(matches!(answer, Err(Unanswered::TooLong)), "{answer:?}");
     }
 }

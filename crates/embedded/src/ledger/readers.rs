@@ -14,7 +14,7 @@ use crate::OpenError;
 const READERS_MAX: usize = 8;
 
 /// A small pool of connections that can only read.
-pub struct Readers {
+pub(crate) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,

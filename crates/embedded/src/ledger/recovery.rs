@@ -16,7 +16,8 @@ use rusqlite::{Connection, Row, types::Type};
 
 use crate::{Found, OpenError, sales::SaleCell};
 
-const SALES: &str = "SELECT no, id, name, total_stock, starts_at, ends_at, epoch, paused, last_place FROM sales";
+const SALES: &str =
+    "SELECT no, id, name, total_stock, starts_at, ends_at, epoch, paused, last_place FROM sales";
 const NEXT_NO: &str = "SELECT 1 + max(coalesce((SELECT max(no) FROM sales), 0), \
      coalesce((SELECT max(no) FROM retired_sales), 0))";
 const LIVE_ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, reserved_at FROM orders \
@@ -57,8 +58,7 @@ pub(crate) fn recover(connection: &Connection, path: &Path) -> Result<Recovered,
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(sqlite);
     let last_seq = number("SELECT coalesce(max(seq), 0) FROM orders")?;
     let next_no = u32::try_from(number(NEXT_NO)?).expect("the schema holds numbers below a million");
-    let cells =
-        sales.into_values().map(|(no, inventory)| Arc::new(SaleCell::new(no, inventory))).collect();
+    let cells = sales.into_values().map(|(no, inventory)| Arc::new(SaleCell::new(no, inventory))).collect();
     let cursor = first_reserved.map_or(last_seq, |seq| seq - 1);
     Ok(Recovered { cells, next_no, last_seq, cursor, found })
 }

@@ -44,8 +44,7 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
     let file = || path.display().to_string();
     let sqlite = |source| OpenError::Sqlite { path: file(), source };
     let known = i64::try_from(MIGRATIONS.len()).expect("there are few migrations");
-    let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
     let found: i64 =
         transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
     let done = match usize::try_from(found) {

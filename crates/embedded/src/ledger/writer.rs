@@ -5,11 +5,9 @@
 //! failed once may "succeed" the second time without having written), so everybody who waits is told, and
 //! nothing more is taken. A new start reads what the disk really holds.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use flashsale_core::{
@@ -202,8 +200,15 @@ impl<'c> Transcript<'c> {
         if let (kind::RESERVED, Some((id, Unit(unit)))) = (kind, held) {
             self.last_seq += 1;
             let time = self.time.of(entry.at);
-            self.orders
-                .execute(params![self.last_seq, id, entry.cell.id.as_str(), entry.epoch.0, unit, user, time])?;
+            self.orders.execute(params![
+                self.last_seq,
+                id,
+                entry.cell.id.as_str(),
+                entry.epoch.0,
+                unit,
+                user,
+                time
+            ])?;
         }
         let row = Row { order_id: held.map(|(id, _)| id), unit: held.map(|(_, unit)| unit.0), detail: None };
         self.trail(entry, entry.place, kind, user, &row)

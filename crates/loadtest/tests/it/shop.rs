@@ -92,7 +92,7 @@ impl Shop {
         match path.strip_prefix("/api/v1/sale/sale_1/") {
             Some("status") => reply(200, &self.status()),
             Some(rest) => match rest.strip_prefix("user/").and_then(|rest| rest.strip_suffix("/purchase")) {
-                Some(user) => reply(200, &self.user(user)),
+                Some(user) => reply(200, &self.user(&decoded(user))),
                 None => reply(404, &json!({"statusCode": 404})),
             },
             None => reply(404, &json!({"statusCode": 404})),
@@ -182,6 +182,17 @@ async fn accept(listener: TcpListener, shop: Arc<Shop>) {
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
+}
+
+/// A percent-encoded path segment as text.
+fn decoded(segment: &str) -> String {
+    let mut parts = segment.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).expect("two hex digits"));
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).expect("UTF-8")
 }
 
 fn reply(status: u16, body: &Value) -> Response<Full<Bytes>> {

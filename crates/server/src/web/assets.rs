@@ -45,8 +45,7 @@ pub(crate) struct Asset {
 
 impl Asset {
     fn new(stem: &str, extension: &str, content_type: &'static str, bytes: &'static [u8]) -> Self {
-        let hash: String =
-            Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash: String = Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         Self {
             plain_name: format!("{stem}.{extension}"),
             url: format!("/assets/{stem}-{hash}.{extension}"),
@@ -86,7 +85,6 @@ pub(crate) fn url(plain_name: &str) -> &'static str {
 }
 
 /// `GET /assets/{name}`.
-#[expect(clippy::unused_async, reason = "an axum handler is async")]
 pub(crate) async fn serve(Path(name): Path<String>, request: HeaderMap) -> Response {
     let Some(asset) = lookup(&name) else {
         return StatusCode::NOT_FOUND.into_response();
@@ -134,4 +132,87 @@ fn list<'a>(request: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory takes every write")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name_of(plain_name: &str) -> &'static str {
+        url(plain_name).strip_prefix("/assets/").unwrap()
+    }
+
+    async fn get(name: &str, request: &[(HeaderName, &'static str)]) -> (StatusCode, HeaderMap, Vec<u8>) {
+        let request = request.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+        let response = serve(Path(name.to_owned()), request.collect()).await;
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (parts.status, parts.headers, body.to_vec())
+    }
+
+    fn gunzip(bytes: &[u8]) -> Vec<u8> {
+        let mut decoder = flate2::write::GzDecoder::new(Vec::new());
+        decoder.write_all(bytes).unwrap();
+        decoder.finish().unwrap()
+    }
+
+    #[test]
+    fn an_url_has_the_content_hash_and_leads_to_the_asset() {
+        for asset in ASSETS.iter() {
+            assert_eq!(asset.hash.len(), 16);
+            assert!(asset.url.contains(&asset.hash));
+            let found = lookup(name_of(&asset.plain_name)).unwrap();
+            assert_eq!(found.body(false), asset.bytes);
+        }
+        assert!(lookup("app.css").is_none() && lookup("app-0000000000000000.css").is_none());
+    }
+
+    #[tokio::test]
+    async fn it_is_cacheable_for_ever_and_typed() {
+        let (status, headers, body) = get(name_of("app.css"), &[]).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(headers[CACHE_CONTROL], FOREVER);
+        assert_eq!(headers[CONTENT_TYPE], "text/css; charset=utf-8");
+        assert_eq!(headers[VARY], "accept-encoding");
+        assert!(!headers.contains_key(CONTENT_ENCODING));
+        assert_eq!(body, include_bytes!("../../assets/app.css"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_gzip_gets_it() {
+        let (_, headers, body) = get(name_of("app.css"), &[(ACCEPT_ENCODING, "br, gzip;q=0.8")]).await;
+        assert_eq!(headers[CONTENT_ENCODING], "gzip");
+        assert_eq!(gunzip(&body), include_bytes!("../../assets/app.css"));
+        for refusing in ["br", "gzip;q=0", "gzip; q=0.000", "identity"] {
+            let (_, headers, _) = get(name_of("app.css"), &[(ACCEPT_ENCODING, refusing)]).await;
+            assert!(!headers.contains_key(CONTENT_ENCODING), "{refusing}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_known_tag_is_answered_without_a_body() {
+        let name = name_of("countdown.js");
+        let hash = &lookup(name).unwrap().hash;
+        let leak = |text: String| -> &'static str { text.leak() };
+        for known in [format!("\"{hash}\""), format!("\"x\", W/\"{hash}\""), "*".to_owned()] {
+            let (status, headers, body) = get(name, &[(IF_NONE_MATCH, leak(known))]).await;
+            assert_eq!(status, StatusCode::NOT_MODIFIED);
+            assert!(body.is_empty() && headers.contains_key(ETAG) && headers.contains_key(CACHE_CONTROL));
+        }
+        // The tag of the compressed bytes is another one.
+        let known = [(IF_NONE_MATCH, leak(format!("\"{hash}-gzip\"")))];
+        assert_eq!(get(name, &known).await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_name_is_not_found() {
+        assert_eq!(get("app.css", &[]).await.0, StatusCode::NOT_FOUND);
+        assert_eq!(get("../Cargo.toml", &[]).await.0, StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn style_and_script_leave_room_in_the_first_view() {
+        let sent: usize = ASSETS.iter().map(|asset| asset.gzipped.len()).sum();
+        assert!(sent < 6_000, "style, script and icon take {sent} bytes of the 14 KB");
+    }
 }

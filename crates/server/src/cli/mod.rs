@@ -1,0 +1,110 @@
+//! The command line: a file per command.
+
+mod doctor;
+mod migrate;
+mod openapi;
+mod remote;
+mod reset;
+mod sales;
+mod seed;
+mod serve;
+mod shop;
+mod stress;
+mod verify;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing::warn;
+
+use crate::{
+    config::{self, Common},
+    telemetry,
+};
+
+/// Sells a limited stock to a crowd: never oversold, one a user, first come first served, nothing lost.
+#[derive(Parser, Debug)]
+#[command(
+    name = "flashsale",
+    version,
+    propagate_version = true,
+    after_help = "Start here: flashsale serve --demo, then open http://127.0.0.1:3000\n\
+                  Each flag has an environment variable, shown with it, and a key in the config file."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Action {
+    /// Serve everything: API, pages, and the order worker
+    Serve(config::Serve),
+    /// Bring the store to the form that this version needs; `serve` does so too
+    Migrate,
+    /// Make the three sales of the demonstration: one active, one upcoming, one ended
+    Seed(shop::At),
+    /// Put a sale under load, and say whether the promises held
+    Stress(stress::Stress),
+    /// Check the promises against the store, and print the figures
+    Verify(verify::Verify),
+    /// List, make, change, pause, resume and delete sales
+    Sales(sales::Sales),
+    /// Drop a sale's orders and purchasers, restore its stock, raise its epoch
+    Reset(reset::Reset),
+    /// Look whether everything that a server needs is in order
+    Doctor(doctor::Doctor),
+    /// Print the OpenAPI document
+    Openapi,
+    /// Print a commented config file with all settings and their defaults
+    Config,
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    match run(std::env::args_os().collect()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
+    let command = config::with_config_file(Cli::command(), &arguments)?;
+    let unknown = config::unknown_variables(&command);
+    // Clap prints help and its own errors, and ends the process with the code for each.
+    let cli = Cli::from_arg_matches(&command.get_matches_from(arguments))?;
+    telemetry::start(&cli.common);
+    for name in unknown {
+        warn!("{name} is set, but there is no such setting");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(act(cli))
+}
+
+async fn act(Cli { common, action }: Cli) -> Result<ExitCode> {
+    match action {
+        Action::Serve(serve) => serve::run(&common, serve).await,
+        Action::Migrate => migrate::run(&common).await,
+        Action::Seed(at) => seed::run(&common, at).await,
+        Action::Stress(stress) => stress::run(stress).await,
+        Action::Verify(verify) => verify::run(&common, verify).await,
+        Action::Sales(sales) => sales::run(&common, sales).await,
+        Action::Reset(reset) => reset::run(&common, reset).await,
+        Action::Doctor(doctor) => doctor::run(&common, doctor).await,
+        Action::Openapi => {
+            println!("{}", openapi::document());
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Config => {
+            print!("{}", config::EXAMPLE);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

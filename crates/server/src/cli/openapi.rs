@@ -1,0 +1,5 @@
+//! `flashsale openapi`.
+
+pub(super) fn document() -> String {
+    crate::http::openapi::pretty()
+}

@@ -1,0 +1,28 @@
+//! `flashsale reset`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::shop::{At, Shop};
+use crate::config::Common;
+
+/// Which sale.
+#[derive(Args, Debug)]
+pub(crate) struct Reset {
+    /// The sale's id
+    #[arg(long, value_name = "ID")]
+    sale: String,
+    #[command(flatten)]
+    at: At,
+}
+
+pub(super) async fn run(common: &Common, Reset { sale, at }: Reset) -> Result<ExitCode> {
+    let shop = Shop::open(common, at)?;
+    let reset = shop.reset(&sale).await;
+    shop.close().await;
+    reset?;
+    println!("Sale {sale} has been reset.");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,89 @@
+//! `flashsale serve`: start-up and shutdown, as a story.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use tracing::{info, warn};
+
+use crate::{
+    admission::{self, AdminToken},
+    config::{Common, Profile, Serve},
+    http::{
+        self, App, Metrics, Shared,
+        listener::{self, Limits},
+    },
+    shutdown,
+    wire::{self, Running},
+};
+
+pub(super) async fn run(common: &Common, serve: Serve) -> Result<ExitCode> {
+    let stop = shutdown::requested().context("cannot listen for signals")?;
+    raise_open_files();
+    let running = match serve.profile {
+        Profile::Embedded => wire::embedded(&common.data_dir)?,
+    };
+    if serve.demo {
+        seed_if_empty(&running).await?;
+    }
+    let admin_token = admin_token(common, &serve)?;
+    let listener = listener::bind(serve.listen)
+        .with_context(|| format!("cannot listen on {} (is another server there? try --listen 127.0.0.1:0)", serve.listen))?;
+    let address = format!("http://{}", listener.local_addr()?);
+    running.announce(&address);
+
+    let app = App::new(Shared {
+        sales: running.sales.clone(),
+        store: running.store.clone(),
+        vitals: running.vitals.clone(),
+        admin_token,
+        metrics: Metrics::new(),
+    });
+    let limits = Limits {
+        connections: serve.max_connections as usize,
+        header: serve.header_timeout,
+        drain: serve.drain_timeout,
+    };
+    info!("listening on {address} (API documentation at {address}/docs)");
+    listener::serve(listener, http::router(app, &serve.cors_origins), limits, stop).await;
+
+    running.close().await;
+    info!("goodbye");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn seed_if_empty(running: &Running) -> Result<()> {
+    if running.sales.statuses().await?.is_empty() {
+        let made = running.sales.seed().await?;
+        let names: Vec<_> = made.iter().map(|status| status.sale.id.as_str()).collect();
+        info!("the store was empty: made {}", names.join(", "));
+    }
+    Ok(())
+}
+
+/// The token in force, and a word on where it is; never the token itself, unless it is the well-known one.
+fn admin_token(common: &Common, serve: &Serve) -> Result<AdminToken> {
+    if let Some(token) = &serve.admin_token {
+        if token.len() < 16 {
+            warn!("the admin token is short; 32 random characters are better");
+        }
+        info!("the admin token is the one that was given");
+        return Ok(AdminToken::new(token));
+    }
+    if serve.demo && serve.listen.ip().is_loopback() {
+        info!("the admin token of this demo is {}", admission::DEMO);
+        return Ok(AdminToken::new(admission::DEMO));
+    }
+    let (token, file) = AdminToken::kept_in(&common.data_dir).context("cannot keep the admin token")?;
+    info!("the admin token is in {}", file.display());
+    Ok(token)
+}
+
+/// A crowd needs as many file handles as there are connections.
+fn raise_open_files() {
+    #[cfg(unix)]
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < 4_096 => warn!(limit, "few files may be open at once, and so few connections"),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "the limit of open files cannot be raised"),
+    }
+}

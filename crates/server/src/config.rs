@@ -1,0 +1,294 @@
+//! Settings: one structure behind flags, `FLASHSALE_…` variables and the config file.
+//!
+//! The flags are the one definition. A config file holds the same names; each of its values is checked as
+//! the flag would be, and then stands in for the flag's default. So a flag wins over a variable, a variable
+//! over the file, the file over the default, and none of them can drift from the others.
+
+use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{ArgAction, Args, Command, ValueEnum};
+use http::HeaderValue;
+
+/// Which parts the program stands on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Profile {
+    /// One process, one file.
+    Embedded,
+}
+
+/// How the log is written, to standard error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the data is, and how the program speaks: settings of every command.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// Read settings from this TOML file; its keys are the names of the flags
+    #[arg(long, env = "FLASHSALE_CONFIG", value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// The data folder; it is made when there is none, for its owner only
+    #[arg(long, env = "FLASHSALE_DATA_DIR", value_name = "DIR", default_value = "./data", global = true)]
+    pub(crate) data_dir: PathBuf,
+    /// What to log: a level (error, warn, info, debug, trace), or levels by module
+    #[arg(long, env = "FLASHSALE_LOG", value_name = "FILTER", default_value = "info", global = true, value_parser = log_filter)]
+    pub(crate) log: String,
+    /// How to write the log
+    #[arg(long, env = "FLASHSALE_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How to serve.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Serve {
+    /// What to stand on
+    #[arg(long, env = "FLASHSALE_PROFILE", value_name = "PROFILE", default_value = "embedded")]
+    pub(crate) profile: Profile,
+    /// The address and port to serve
+    #[arg(long, env = "FLASHSALE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
+    pub(crate) listen: SocketAddr,
+    /// The admin token; without one, it is made on the first start and kept in the data folder
+    #[arg(long, env = "FLASHSALE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = admin_token)]
+    pub(crate) admin_token: Option<String>,
+    /// Seed three sales into an empty store; on loopback, the admin token is then demo-admin-token
+    #[arg(long, env = "FLASHSALE_DEMO", value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    pub(crate) demo: bool,
+    /// The origins whose pages may use the API (CORS), or * for all
+    #[arg(long, env = "FLASHSALE_CORS_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',', value_parser = origin)]
+    pub(crate) cors_origins: Vec<HeaderValue>,
+    /// The most connections at once; further ones are told 503
+    #[arg(long, env = "FLASHSALE_MAX_CONNECTIONS", value_name = "COUNT", default_value = "20000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_connections: u32,
+    /// How long a request's header may take to arrive, and a connection may stay idle
+    #[arg(long, env = "FLASHSALE_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub(crate) header_timeout: Duration,
+    /// How long requests under way may take to end on shutdown
+    #[arg(long, env = "FLASHSALE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub(crate) drain_timeout: Duration,
+}
+
+/// A span of time such as `10s`, `500ms` or `1m 30s`; more than none, and at most an hour.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    let wrong = || "write it like 10s, 500ms or 1m 30s, up to 1h".to_owned();
+    let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    let duration = Duration::try_from(span).map_err(|_| wrong())?;
+    let bounds = Duration::from_millis(1)..=Duration::from_secs(3600);
+    if bounds.contains(&duration) { Ok(duration) } else { Err(wrong()) }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn admin_token(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("it must not be empty; leave it out to have one made".to_owned())
+    } else if text.chars().any(|c| c.is_control() || c.is_whitespace() || !c.is_ascii()) {
+        Err("it must be of visible ASCII characters without spaces".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let fits = text == "*"
+        || (["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) && !text.ends_with('/'));
+    match HeaderValue::from_str(text) {
+        Ok(value) if fits => Ok(value),
+        _ => Err("write it like https://shop.example, or * for all".to_owned()),
+    }
+}
+
+/// The commented file that `--config` takes.
+pub(crate) const EXAMPLE: &str = include_str!("../flashsale.toml");
+
+/// `command` with the values of the config file, where `arguments` or the environment name one, as defaults.
+///
+/// # Errors
+/// A file that cannot be read, a key that is none, a value that its flag would not take.
+pub(crate) fn with_config_file(command: Command, arguments: &[OsString]) -> Result<Command> {
+    let Some(path) = config_path(arguments) else { return Ok(command) };
+    let shown = path.display();
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read the config file {shown}"))?;
+    let table: toml::Table =
+        text.parse().map_err(|error| anyhow!("the config file {shown} is not TOML: {error}"))?;
+    let mut command = command;
+    for (key, value) in table {
+        let value = as_argument(&value)
+            .ok_or_else(|| anyhow!("{shown}: {key} must be a text, a number, a boolean or a list of texts"))?;
+        check(&command, &key, &value).with_context(|| format!("in the config file {shown}"))?;
+        command = with_default(command, &key, &value);
+    }
+    Ok(command)
+}
+
+/// The value of `--config`, found before anything else is read.
+fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_string_lossy();
+        if text == "--config" {
+            return arguments.next().map(PathBuf::from);
+        }
+        if let Some(path) = text.strip_prefix("--config=") {
+            return Some(PathBuf::from(path));
+        }
+    }
+    std::env::var_os("FLASHSALE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+fn as_argument(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(flag) => Some(flag.to_string()),
+        toml::Value::Array(texts) => {
+            Some(texts.iter().map(toml::Value::as_str).collect::<Option<Vec<_>>>()?.join(","))
+        }
+        _ => None,
+    }
+}
+
+/// Checks a key of the file as if it were given as the flag of `serve`, which has them all.
+fn check(command: &Command, key: &str, value: &str) -> Result<()> {
+    let serve = command.find_subcommand("serve").ok_or_else(|| anyhow!("there is no command serve"))?;
+    let names = |command: &Command| -> Vec<String> {
+        command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect()
+    };
+    let mut known: Vec<_> = names(serve).into_iter().chain(names(command)).collect();
+    known.retain(|name| !["config", "help", "version"].contains(&name.as_str()));
+    known.sort();
+    known.dedup();
+    if !known.iter().any(|name| name == key) {
+        bail!("there is no key {key}; the keys are {}", known.join(", "));
+    }
+    let arguments = ["flashsale".to_owned(), "serve".to_owned(), format!("--{key}={value}")];
+    match command.clone().try_get_matches_from(arguments) {
+        Ok(_) => Ok(()),
+        Err(error) => bail!("{key}: {}", reason(&error)),
+    }
+}
+
+/// The first line of clap's complaint, without its "error: ".
+fn reason(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let paragraph: Vec<_> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    paragraph.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+fn with_default(command: Command, key: &str, value: &str) -> Command {
+    let set = |command: Command| {
+        let id = command
+            .get_arguments()
+            .find(|arg| arg.get_long() == Some(key))
+            .map(|arg| (arg.get_id().clone(), arg.get_value_delimiter()));
+        match id {
+            Some((id, Some(delimiter))) => {
+                let values: Vec<String> = value.split(delimiter).map(str::to_owned).collect();
+                command.mut_arg(id, |arg| arg.default_values(values))
+            }
+            Some((id, None)) => command.mut_arg(id, |arg| arg.default_value(value.to_owned())),
+            None => command,
+        }
+    };
+    set(command).mut_subcommands(set)
+}
+
+/// Variables that look like ours and are none: most likely a slip of the pen.
+pub(crate) fn unknown_variables(command: &Command) -> Vec<String> {
+    let mut known: Vec<OsString> = Vec::new();
+    let mut commands = vec![command];
+    while let Some(command) = commands.pop() {
+        known.extend(command.get_arguments().filter_map(|arg| arg.get_env()).map(OsString::from));
+        commands.extend(command.get_subcommands());
+    }
+    std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.to_string_lossy().starts_with("FLASHSALE_") && !known.contains(name))
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::cli::{Action, Cli};
+
+    fn parse(file: &str, arguments: &[&str]) -> Result<Serve> {
+        let mut config = tempfile::NamedTempFile::new()?;
+        config.write_all(file.as_bytes())?;
+        let mut all: Vec<OsString> = vec!["flashsale".into(), "serve".into(), "--config".into(), config.path().into()];
+        all.extend(arguments.iter().map(OsString::from));
+        let mut matches = with_config_file(Cli::command(), &all)?.try_get_matches_from(all)?;
+        match <Cli as clap::FromArgMatches>::from_arg_matches_mut(&mut matches)?.action {
+            Action::Serve(serve) => Ok(serve),
+            _ => bail!("not serve"),
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file = "listen = \"127.0.0.1:4000\"\nmax-connections = 7\ndemo = true\ncors-origins = [\"https://a.example\", \"https://b.example\"]\n";
+        let serve = parse(file, &["--max-connections", "9"]).unwrap();
+        assert_eq!(serve.listen.to_string(), "127.0.0.1:4000");
+        assert_eq!((serve.max_connections, serve.demo, serve.cors_origins.len()), (9, true, 2));
+        assert_eq!(serve.drain_timeout, Duration::from_secs(10));
+        assert!(!parse("demo = true", &["--demo=false"]).unwrap().demo);
+    }
+
+    #[test]
+    fn an_error_names_the_key_the_value_and_what_is_allowed() {
+        for (file, words) in [
+            ("listn = \"x\"", ["no key listn", "listen"]),
+            ("listen = \"nowhere\"", ["listen", "nowhere"]),
+            ("max-connections = 0", ["max-connections", "1..=1000000"]),
+            ("header-timeout = \"soon\"", ["soon", "10s"]),
+            ("log-format = \"xml\"", ["xml", "json"]),
+            ("listen = { port = 1 }", ["listen", "must be a text"]),
+            ("listen", ["not TOML", "line 1"]),
+            ("cors-origins = [\"shop.example\"]", ["shop.example", "https://"]),
+        ] {
+            let error = format!("{:#}", parse(file, &[]).unwrap_err());
+            for word in words {
+                assert!(error.contains(word), "{file}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_file_holds_every_key_with_its_default() {
+        let uncommented: String = EXAMPLE
+            .lines()
+            .filter_map(|line| line.strip_prefix("# "))
+            .filter(|line| line.contains(" = "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        parse(&uncommented, &[]).unwrap();
+        let table: toml::Table = uncommented.parse().unwrap();
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for arg in serve.get_arguments().chain(command.get_arguments()) {
+            let Some(name) = arg.get_long().filter(|name| !["config", "help", "version"].contains(name)) else { continue };
+            let value = table.get(name).unwrap_or_else(|| panic!("the example has no key {name}"));
+            if let [default] = arg.get_default_values() {
+                assert_eq!(as_argument(value).unwrap(), default.to_string_lossy(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(["flashsale", "serve", "--demo"]).is_ok());
+    }
+}

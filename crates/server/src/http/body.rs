@@ -1,0 +1,111 @@
+//! Reads request bodies within their bounds, and makes of them what they should be, or a clear 4xx.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Request},
+};
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::problem::Problem;
+
+/// The longest body of any request, in bytes. The longest honest one is a sale's with a long name.
+pub(crate) const BODY_BYTES: usize = 16 * 1024;
+/// How much of a body that is too long is read and thrown away, so that its sender hears why.
+const DISCARDED_BYTES: usize = 8 << 20;
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// A JSON body.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let body = json(request).await?;
+        parse(&body).map(Self)
+    }
+}
+
+/// The bytes of a body that says that it is JSON.
+pub(crate) async fn json(request: Request) -> Result<Bytes, Problem> {
+    let is_json = is_of_type(request.headers(), "application/json");
+    let body = read(request).await?;
+    if !is_json {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "The body must be JSON, with the header Content-Type: application/json",
+        ));
+    }
+    Ok(body)
+}
+
+/// What a JSON body stands for.
+pub(crate) fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Problem::bad_request("The body is empty; it must be a JSON object"));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        if path == "." || inner.is_syntax() || inner.is_eof() {
+            Problem::bad_request(format!("The body is not the JSON that it must be: {inner}"))
+        } else {
+            Problem::bad_request(format!("{path}: {inner}"))
+        }
+    })?;
+    deserializer
+        .end()
+        .map_err(|error| Problem::bad_request(format!("The body is not the JSON that it must be: {error}")))?;
+    Ok(parsed)
+}
+
+/// Reads a whole body.
+pub(crate) async fn read(request: Request) -> Result<Bytes, Problem> {
+    let (length, body) = (content_length(request.headers()), request.into_body());
+    let reading = async {
+        if length.is_some_and(|length| length > BODY_BYTES as u64) {
+            discard(body, length).await;
+            return Err(too_long());
+        }
+        match Limited::new(body, BODY_BYTES).collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_long()),
+            Err(_) => Err(Problem::bad_request("The body broke off before its end")),
+        }
+    };
+    timeout(BODY_TIME, reading).await.unwrap_or_else(|_| {
+        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"))
+    })
+}
+
+/// Whether the body is of this media type, whatever its parameters.
+pub(crate) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        value.split(';').next().is_some_and(|value| value.trim().eq_ignore_ascii_case(media_type))
+    })
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn discard(body: Body, length: Option<u64>) {
+    if length.is_some_and(|length| length <= DISCARDED_BYTES as u64) {
+        let mut body = body;
+        while let Some(Ok(_)) = body.frame().await {}
+    }
+}
+
+fn too_long() -> Problem {
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("The body is too long; it must be at most {BODY_BYTES} bytes"),
+    )
+}

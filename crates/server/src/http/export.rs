@@ -1,0 +1,271 @@
+//! Orders and the audit trail as CSV or NDJSON, streamed page by page: the size of an export is not a
+//! matter of memory.
+
+use std::{collections::VecDeque, io};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Path, State, rejection::PathRejection},
+    response::{IntoResponse, Response},
+};
+use flashsale_core::{
+    Result as CoreResult,
+    audit::AuditEvent,
+    ids::SaleId,
+    order::Order,
+    ports::{OrderStore, Page},
+};
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    App, path,
+    problem::{Problem, ProblemBody},
+};
+
+/// Rows of a page: large enough to stream fast, small enough to hold in memory many times.
+const PAGE: u32 = 2_000;
+
+type SalePath = Result<Path<String>, PathRejection>;
+
+/// How rows are written.
+#[derive(Clone, Copy)]
+enum Format {
+    Csv,
+    Ndjson,
+}
+
+impl Format {
+    /// What the client would have: NDJSON unless it asks for CSV.
+    fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
+        let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Self::Ndjson) };
+        let accept = accept.to_str().unwrap_or_default().to_ascii_lowercase();
+        let known = accept.split(',').find_map(|range| match range.split(';').next().map(str::trim) {
+            Some("text/csv" | "text/*") => Some(Self::Csv),
+            Some("application/x-ndjson" | "application/ndjson" | "application/*" | "*/*") => Some(Self::Ndjson),
+            _ => None,
+        });
+        known.ok_or_else(|| {
+            Problem::new(
+                StatusCode::NOT_ACCEPTABLE,
+                "An export is text/csv or application/x-ndjson; ask for one of them with Accept",
+            )
+        })
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+            Self::Ndjson => "application/x-ndjson",
+        }
+    }
+}
+
+/// Something that is exported.
+trait Row: Sized + Send + 'static {
+    const NAME: &'static str;
+    const COLUMNS: &'static [&'static str];
+
+    fn page(
+        store: &dyn OrderStore,
+        sale: &SaleId,
+        after: i64,
+    ) -> impl Future<Output = CoreResult<Page<Self>>> + Send;
+    fn cells(&self) -> Vec<String>;
+    fn json(&self) -> serde_json::Result<Vec<u8>>;
+}
+
+impl Row for Order {
+    const NAME: &'static str = "orders";
+    const COLUMNS: &'static [&'static str] = &[
+        "orderId", "saleId", "epoch", "unit", "userId", "status", "reservedAt", "createdAt", "confirmedAt",
+        "releasedAt",
+    ];
+
+    async fn page(store: &dyn OrderStore, sale: &SaleId, after: i64) -> CoreResult<Page<Self>> {
+        store.orders(sale, after, PAGE).await
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let maybe = |moment: Option<flashsale_core::clock::Timestamp>| {
+            moment.map(|moment| moment.to_string()).unwrap_or_default()
+        };
+        vec![
+            self.id.to_string(),
+            self.sale_id.to_string(),
+            self.epoch.to_string(),
+            self.unit.to_string(),
+            self.user_id.to_string(),
+            self.status.to_string(),
+            self.reserved_at.to_string(),
+            self.created_at.to_string(),
+            maybe(self.confirmed_at),
+            maybe(self.released_at),
+        ]
+    }
+
+    fn json(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
+    }
+}
+
+impl Row for AuditEvent {
+    const NAME: &'static str = "audit";
+    const COLUMNS: &'static [&'static str] = &["id", "saleId", "userId", "eventType", "metadata", "createdAt"];
+
+    async fn page(store: &dyn OrderStore, sale: &SaleId, after: i64) -> CoreResult<Page<Self>> {
+        store.audit(sale, after, PAGE).await
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.sale_id.to_string(),
+            self.user_id.to_string(),
+            self.event_type.clone(),
+            self.metadata.clone(),
+            self.created_at.to_string(),
+        ]
+    }
+
+    fn json(&self) -> serde_json::Result<Vec<u8>> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Line<'a> {
+            id: i64,
+            sale_id: &'a SaleId,
+            user_id: &'a str,
+            event_type: &'a str,
+            metadata: Box<RawValue>,
+            created_at: String,
+        }
+        serde_json::to_vec(&Line {
+            id: self.id,
+            sale_id: &self.sale_id,
+            user_id: self.user_id.as_str(),
+            event_type: &self.event_type,
+            metadata: RawValue::from_string(self.metadata.clone())?,
+            created_at: self.created_at.to_string(),
+        })
+    }
+}
+
+/// A sale's orders, as NDJSON or, with `Accept: text/csv`, as CSV.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/sales/{saleId}/orders",
+    tag = "admin",
+    security(("adminToken" = [])),
+    params(("saleId" = String, Path, description = "The sale")),
+    responses(
+        (status = 200, description = "All orders, streamed", content((String = "application/x-ndjson"), (String = "text/csv"))),
+        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 406, description = "Neither format is accepted", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn orders(
+    State(app): State<App>,
+    sale: SalePath,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    export::<Order>(app, &path(sale)?, &headers).await
+}
+
+/// A sale's audit trail, over all its epochs, as NDJSON or, with `Accept: text/csv`, as CSV.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/sales/{saleId}/audit",
+    tag = "admin",
+    security(("adminToken" = [])),
+    params(("saleId" = String, Path, description = "The sale")),
+    responses(
+        (status = 200, description = "All events, streamed", content((String = "application/x-ndjson"), (String = "text/csv"))),
+        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 406, description = "Neither format is accepted", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn audit(
+    State(app): State<App>,
+    sale: SalePath,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    export::<AuditEvent>(app, &path(sale)?, &headers).await
+}
+
+/// Where an export stands.
+struct Progress {
+    app: App,
+    sale: SaleId,
+    format: Format,
+    /// Chunks that are ready to be sent.
+    ready: VecDeque<Bytes>,
+    /// The key to go on from; `None` at the end.
+    next: Option<i64>,
+}
+
+async fn export<R: Row>(app: App, sale: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    let format = Format::accepted(headers)?;
+    let sale: SaleId = sale.parse()?;
+    // The first page is read before the reply begins, so that what is wrong can still be said.
+    let first = R::page(&*app.store, &sale, 0).await?;
+    let name = format!("attachment; filename=\"{sale}-{}.{}\"", R::NAME, match format {
+        Format::Csv => "csv",
+        Format::Ndjson => "ndjson",
+    });
+    let head = match format {
+        Format::Csv => csv_line(R::COLUMNS.iter()),
+        Format::Ndjson => Bytes::new(),
+    };
+    let ready = VecDeque::from([head, rows(format, &first.rows).map_err(unwritable)?]);
+    let progress = Progress { app, sale, format, ready, next: first.next };
+    let mut response = Body::from_stream(stream::try_unfold(progress, advance::<R>)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(
+        header::CONTENT_DISPOSITION,
+        HeaderValue::try_from(name).expect("a sale id is a valid header"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// The next chunk. An error here cuts the stream off, so that nobody takes a part for the whole.
+async fn advance<R: Row>(mut progress: Progress) -> io::Result<Option<(Bytes, Progress)>> {
+    if let Some(chunk) = progress.ready.pop_front() {
+        return Ok(Some((chunk, progress)));
+    }
+    let Some(after) = progress.next else { return Ok(None) };
+    let page =
+        R::page(&*progress.app.store, &progress.sale, after).await.map_err(|error| io::Error::other(error.to_string()))?;
+    progress.next = page.next;
+    let chunk = rows(progress.format, &page.rows)?;
+    Ok(Some((chunk, progress)))
+}
+
+fn rows<R: Row>(format: Format, rows: &[R]) -> io::Result<Bytes> {
+    let mut chunk = Vec::with_capacity(rows.len() * 160);
+    for row in rows {
+        match format {
+            Format::Csv => chunk.extend(csv_line(row.cells().iter())),
+            Format::Ndjson => {
+                chunk.extend(row.json()?);
+                chunk.push(b'\n');
+            }
+        }
+    }
+    Ok(chunk.into())
+}
+
+fn csv_line(cells: impl Iterator<Item = impl AsRef<[u8]>>) -> Bytes {
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    writer.write_record(cells).expect("memory can be written");
+    writer.into_inner().expect("memory can be flushed").into()
+}
+
+fn unwritable(error: io::Error) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The export cannot be written: {error}"))
+}

@@ -1,0 +1,96 @@
+//! Whether it lives, whether it can sell, and how its parts are.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use axum::{Json, extract::State};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    App,
+    problem::{Problem, ProblemBody},
+};
+use crate::vitals::Part;
+
+/// How the whole is.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Health {
+    /// `up`, or `down` when no purchase can be made.
+    #[schema(example = "up")]
+    status: &'static str,
+    /// When this was found, RFC 3339.
+    #[schema(example = "2026-02-23T03:00:00.000Z")]
+    timestamp: String,
+    /// How long it took to find, in milliseconds.
+    #[schema(example = 0.12)]
+    response_time: f64,
+    /// The parts by name.
+    services: BTreeMap<&'static str, Part>,
+    /// The profile that runs.
+    #[schema(example = "embedded")]
+    profile: &'static str,
+    /// The program's version.
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+}
+
+/// How everything is.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "operation",
+    responses(
+        (status = 200, description = "Purchases can be made", body = Health),
+        (status = 503, description = "Purchases cannot be made", body = Health),
+    )
+)]
+pub(crate) async fn health(State(app): State<App>) -> (StatusCode, Json<Health>) {
+    let started = Instant::now();
+    let services = app.vitals.parts().await;
+    let up = services.values().all(|part| part.status == "up");
+    let health = Health {
+        status: if up { "up" } else { "down" },
+        timestamp: app.sales.now().to_string(),
+        response_time: (started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
+        services,
+        profile: app.vitals.profile(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    (if up { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
+}
+
+/// The word of a probe.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Probe {
+    /// `up`.
+    #[schema(example = "up")]
+    status: &'static str,
+}
+
+/// Whether the process answers.
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    tag = "operation",
+    responses((status = 200, description = "It does", body = Probe))
+)]
+pub(crate) async fn live() -> Json<Probe> {
+    Json(Probe { status: "up" })
+}
+
+/// Whether sales can be decided.
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    tag = "operation",
+    responses(
+        (status = 200, description = "They can", body = Probe),
+        (status = 503, description = "They cannot, and why", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Probe>, Problem> {
+    app.vitals.ready().await?;
+    Ok(Json(Probe { status: "up" }))
+}

@@ -1,0 +1,167 @@
+//! Accepts connections and serves HTTP/1.1 on them, each within its bounds.
+//!
+//! A connection that sends no complete header in time is told 408 and closed; one that is over the bound of
+//! connections is told 503; on shutdown, requests under way are answered and idle connections closed.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::Service};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{sleep, timeout},
+};
+use tower::ServiceExt;
+use tracing::warn;
+
+/// The bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most connections at once; further ones are told 503.
+    pub connections: usize,
+    /// How long a connection may take to send a request's header, or stay idle between two requests.
+    pub header: Duration,
+    /// How long requests under way may take to end on shutdown.
+    pub drain: Duration,
+}
+
+/// Connections that wait to be accepted; the operating system may hold fewer.
+const BACKLOG: u32 = 4_096;
+/// The longest header of a request, and so the buffer of a connection, in bytes.
+const HEADER_BYTES: usize = 32 * 1024;
+/// The most connections over the bound that are told so at once; more are just closed.
+const TURNED_AWAY_MAX: usize = 256;
+
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 177\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"Too many connections\",\
+    \"statusCode\":503,\"message\":\"Too many connections\",\"error\":\"Service Unavailable\"}";
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\n\
+    connection: close\r\ncontent-length: 179\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Request Timeout\",\"status\":408,\"detail\":\"The request took too long\",\
+    \"statusCode\":408,\"message\":\"The request took too long\",\"error\":\"Request Timeout\"}";
+
+/// Binds to `address` with a long backlog, so that a crowd at the start of a sale is not refused.
+///
+/// # Errors
+/// When the address cannot be had.
+pub fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves `router` on `listener` until `shutdown` ends, then lets requests under way end.
+pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: impl Future<Output = ()>) {
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let (stop, stopped) = watch::channel(false);
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            accepted = accept(&listener) => accepted,
+            () = &mut shutdown => break,
+        };
+        match permits.clone().try_acquire_owned() {
+            Ok(permit) => {
+                tokio::spawn(connection(stream, Routed(router.clone()), limits, stopped.clone(), permit));
+            }
+            Err(_) => {
+                if let Ok(permit) = turned_away.clone().try_acquire_owned() {
+                    tokio::spawn(turn_away(stream, permit));
+                }
+            }
+        }
+    }
+    drop(listener);
+    // Nobody listens when all connections are gone already.
+    let _ = stop.send(true);
+    let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+    if timeout(limits.drain, permits.acquire_many(all)).await.is_err() {
+        warn!("some requests had not ended in time; they are cut off");
+    }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            // Out of file handles, most likely: connections that end will free some.
+            Err(error) if error.kind() != io::ErrorKind::ConnectionAborted => {
+                warn!(%error, "cannot accept a connection");
+                sleep(Duration::from_millis(50)).await;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    service: Routed,
+    limits: Limits,
+    mut stopped: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) {
+    // A reply must not wait for more to come; where that cannot be set, it is only slower.
+    let _ = stream.set_nodelay(true);
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header)
+        .max_buf_size(HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut stopping = pin!(stopped.wait_for(|stopped| *stopped));
+    let mut told = false;
+    let ended = poll_fn(|context| {
+        if !told && stopping.as_mut().poll(context).is_ready() {
+            told = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        connection.poll_without_shutdown(context)
+    })
+    .await;
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    if ended.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty() {
+        // Half a request came; an idle connection is closed without a word.
+        let _ = stream.write_all(TOO_SLOW).await;
+    }
+    let _ = stream.shutdown().await;
+}
+
+/// Says that there are too many connections, and reads what the client still sends for a moment, so that
+/// the reply is not lost in a reset.
+async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    let goodbye = async {
+        stream.write_all(TOO_MANY).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = timeout(Duration::from_secs(1), goodbye).await;
+}
+
+/// The router as the service of a connection.
+struct Routed(Router);
+
+impl Service<Request<Incoming>> for Routed {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    // Boxed so that the connection can be taken apart after a time-out, which needs `Unpin`.
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        Box::pin(self.0.clone().oneshot(request.map(Body::new)))
+    }
+}

@@ -1,0 +1,154 @@
+//! What an operator's Prometheus collects.
+
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64},
+    time::Duration,
+};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use flashsale_core::sale::SaleStatus;
+use http::{StatusCode, header};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use super::{App, problem::Problem};
+use crate::vitals::Recorded;
+
+/// How an attempt was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+pub(crate) enum Outcome {
+    Success,
+    AlreadyPurchased,
+    SoldOut,
+    NotActive,
+}
+
+const OUTCOMES: [Outcome; 4] =
+    [Outcome::Success, Outcome::AlreadyPurchased, Outcome::SoldOut, Outcome::NotActive];
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: Outcome,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct StatusLabel {
+    status: u16,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct SaleLabel {
+    sale: String,
+}
+
+/// What is counted as it happens. Each counter of the hot path is one atomic addition.
+pub(crate) struct Metrics {
+    registry: Registry,
+    outcomes: [Counter; 4],
+    problems: Family<StatusLabel, Counter>,
+    purchase_seconds: Histogram,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("flashsale");
+        let attempts = Family::<OutcomeLabel, Counter>::default();
+        registry.register("attempts", "Attempts to buy, by outcome", attempts.clone());
+        let problems = Family::<StatusLabel, Counter>::default();
+        registry.register("purchase_problems", "Purchases that ended in a problem", problems.clone());
+        // From 10 µs to 5 s.
+        let purchase_seconds = Histogram::new(exponential_buckets(0.000_01, 2.0, 20));
+        registry.register_with_unit(
+            "purchase",
+            "How long purchases took, from the header to the reply",
+            Unit::Seconds,
+            purchase_seconds.clone(),
+        );
+        let outcomes = OUTCOMES.map(|outcome| attempts.get_or_create_owned(&OutcomeLabel { outcome }));
+        Self { registry, outcomes, problems, purchase_seconds }
+    }
+
+    pub(crate) fn count(&self, outcome: Outcome) {
+        self.outcomes[outcome as usize].inc();
+    }
+
+    pub(crate) fn count_problem(&self, status: StatusCode) {
+        self.problems.get_or_create(&StatusLabel { status: status.as_u16() }).inc();
+    }
+
+    pub(crate) fn observe_purchase(&self, took: Duration) {
+        self.purchase_seconds.observe(took.as_secs_f64());
+    }
+}
+
+/// `GET /metrics`, in the OpenMetrics text format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
+)]
+pub(crate) async fn scrape(State(app): State<App>) -> Result<Response, Problem> {
+    let state = snapshot(&app.sales.statuses().await?, app.vitals.recorded());
+    let mut text = String::new();
+    let mut later = String::new();
+    let unwritable = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The metrics cannot be written");
+    encode(&mut text, &app.metrics.registry).map_err(unwritable)?;
+    encode(&mut later, &state).map_err(unwritable)?;
+    // One document has one end.
+    let text = format!("{}{later}", text.trim_end_matches("# EOF\n"));
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+/// What is read when it is asked for.
+fn snapshot(sales: &[SaleStatus], recorded: Recorded) -> Registry {
+    let mut registry = Registry::with_prefix("flashsale");
+    let units = |get: fn(&SaleStatus) -> u32| {
+        let family = Family::<SaleLabel, Gauge<i64, AtomicI64>>::default();
+        for status in sales {
+            let label = SaleLabel { sale: status.sale.id.to_string() };
+            family.get_or_create(&label).set(i64::from(get(status)));
+        }
+        family
+    };
+    registry.register("sale_stock_units", "Units in all", units(|status| status.sale.total_stock));
+    registry.register("sale_available_units", "Units that can still be had", units(SaleStatus::available));
+    registry.register("sale_reserved_units", "Units reserved, to be confirmed", units(|status| status.reserved));
+    registry.register("sale_confirmed_units", "Units confirmed", units(|status| status.confirmed));
+
+    let counter = |value: u64| {
+        let counter = Counter::<u64, AtomicU64>::default();
+        counter.inc_by(value);
+        counter
+    };
+    registry.register("ledger_commits", "Groups committed to the ledger", counter(recorded.commits));
+    registry.register("ledger_entries", "Decisions and changes recorded", counter(recorded.entries));
+    let waiting = Gauge::<i64, AtomicI64>::default();
+    waiting.set(i64::try_from(recorded.waiting).unwrap_or(i64::MAX));
+    registry.register("ledger_waiting", "Decisions and changes that wait to be recorded", waiting);
+    registry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_stand_where_their_counters_do() {
+        for (index, outcome) in OUTCOMES.into_iter().enumerate() {
+            assert_eq!(outcome as usize, index);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The HTTP interface: a file per noun, errors and documentation beside each handler.
+//!
+//! [`listener`] accepts, `body` reads within bounds, `problem` says what is wrong; [`router`] is the list of
+//! everything that can be asked.
+
+mod admin;
+mod body;
+mod export;
+mod health;
+pub mod listener;
+mod metrics;
+pub(crate) mod openapi;
+mod pages;
+pub(crate) mod problem;
+mod purchase;
+mod sales;
+
+use std::{ops::Deref, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Path, rejection::PathRejection},
+    middleware,
+    routing::{get, post},
+};
+use flashsale_core::{ports::OrderStore, service::SaleService};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+pub(crate) use self::{metrics::Metrics, problem::Problem, sales::SaleBody};
+use crate::{admission::AdminToken, vitals::Vitals, web};
+
+/// What all handlers share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Shared>);
+
+/// What an [`App`] is made of.
+pub(crate) struct Shared {
+    pub(crate) sales: SaleService,
+    pub(crate) store: Arc<dyn OrderStore>,
+    pub(crate) vitals: Arc<dyn Vitals>,
+    pub(crate) admin_token: AdminToken,
+    pub(crate) metrics: Metrics,
+}
+
+impl App {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Everything that can be asked.
+pub(crate) fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
+    let admin = Router::new()
+        .route("/reset", post(admin::reset))
+        .route("/sales", post(admin::create))
+        .route("/sales/{sale_id}", get(admin::show).patch(admin::change).delete(admin::delete))
+        .route("/sales/{sale_id}/pause", post(admin::pause))
+        .route("/sales/{sale_id}/resume", post(admin::resume))
+        .route("/sales/{sale_id}/orders", get(export::orders))
+        .route("/sales/{sale_id}/audit", get(export::audit))
+        .route_layer(middleware::from_fn_with_state(app.clone(), crate::admission::require_admin));
+    let router = Router::new()
+        .route("/api/v1/sales", get(sales::list))
+        .route("/api/v1/sale/purchase", post(purchase::attempt))
+        .route("/api/v1/sale/{sale_id}/status", get(sales::status))
+        .route("/api/v1/sale/{sale_id}/user/{user_id}", get(purchase::of_user))
+        .route("/api/v1/sale/{sale_id}/user/{user_id}/purchase", get(purchase::of_user))
+        .nest("/api/v1/admin", admin)
+        .route("/health", get(health::health))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::scrape))
+        .route("/openapi.json", get(openapi::document))
+        .route("/docs", get(openapi::page))
+        .route("/docs/{*file}", get(openapi::file))
+        .route("/", get(pages::index))
+        .route("/sales/{sale_id}", get(pages::sale).post(pages::buy))
+        .route("/assets/{name}", get(web::assets::serve))
+        .fallback(pages::unknown)
+        .method_not_allowed_fallback(pages::wrong_method)
+        .with_state(app);
+    if cors_origins.is_empty() { router } else { router.layer(cors(cors_origins)) }
+}
+
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
+    let origins = match origins {
+        [any] if any == "*" => AllowOrigin::any(),
+        named => AllowOrigin::list(named.iter().cloned()),
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION, header::ACCEPT])
+        .expose_headers([header::RETRY_AFTER, HeaderName::from_static("server-timing")])
+}
+
+/// The parts of a path, percent-decoded.
+fn path<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
+    path.map(|Path(parts)| parts).map_err(|rejection| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("The path is not what it must be: {rejection}"))
+    })
+}

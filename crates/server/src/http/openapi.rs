@@ -1,0 +1,85 @@
+//! The OpenAPI document, and a page for it that works offline.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::{
+    Json,
+    extract::Path,
+    response::{IntoResponse, Redirect, Response},
+};
+use http::{StatusCode, header};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_swagger_ui::{Config, SwaggerFile};
+
+use super::{Problem, admin, export, health, metrics, purchase, sales};
+
+/// The document, from the handlers' own words.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Flashsale",
+        description = "Sells a limited stock to a crowd: never oversold, one a user, first come first served, and nothing lost.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    tags(
+        (name = "sale", description = "Look at sales and buy"),
+        (name = "admin", description = "Run sales; with the admin token"),
+        (name = "operation", description = "Keep it running"),
+    ),
+    paths(
+        sales::list, sales::status, purchase::attempt, purchase::of_user,
+        admin::create, admin::show, admin::change, admin::delete, admin::pause, admin::resume, admin::reset,
+        export::orders, export::audit,
+        health::health, health::live, health::ready, metrics::scrape,
+    ),
+    modifiers(&AdminTokenScheme),
+)]
+struct Document;
+
+struct AdminTokenScheme;
+
+impl Modify for AdminTokenScheme {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("The admin token: FLASHSALE_ADMIN_TOKEN, or the file admin-token in the data folder"))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("adminToken", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document as `flashsale openapi` prints it.
+pub(crate) fn pretty() -> String {
+    serde_json::to_string_pretty(&Document::openapi()).expect("the document is plain data")
+}
+
+/// `GET /openapi.json`.
+pub(crate) async fn document() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}
+
+/// `GET /docs`: to the page, whose files lie below it.
+pub(crate) async fn page() -> Redirect {
+    Redirect::permanent("/docs/index.html")
+}
+
+static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("/openapi.json")));
+
+/// The page sets styles on its elements, so it needs more than our own pages do.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// A file of the page.
+pub(crate) async fn file(Path(file): Path<String>) -> Result<Response, Problem> {
+    match utoipa_swagger_ui::serve(&file, PAGE.clone()) {
+        Ok(Some(SwaggerFile { bytes, content_type, gzpipped: false, .. })) => {
+            let policy = (header::CONTENT_SECURITY_POLICY, POLICY.to_owned());
+            Ok(([(header::CONTENT_TYPE, content_type), policy], bytes.into_owned()).into_response())
+        }
+        _ => Err(Problem::new(StatusCode::NOT_FOUND, format!("There is no page /docs/{file}"))),
+    }
+}

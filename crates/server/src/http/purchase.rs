@@ -1,0 +1,182 @@
+//! `POST /api/v1/sale/purchase` and the lookup of what a user holds: the way that has to be fast.
+
+use std::{borrow::Cow, time::Instant};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Path, Request, State, rejection::PathRejection},
+    response::{IntoResponse, Response},
+};
+use flashsale_core::inventory::Decision;
+use http::{HeaderName, HeaderValue, header};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{App, body, metrics::Outcome, problem::{Problem, ProblemBody}};
+
+/// What the seed says to somebody who got a unit.
+const RESERVED: &str = "Purchase reserved successfully";
+/// What the seed says to somebody who held one before.
+const ALREADY_PURCHASED: &str = "You have already purchased from this sale";
+/// What the seed says outside the window and during a pause.
+const NOT_ACTIVE: &str = "Sale is not currently active";
+
+/// What the seed says when all units are taken: most replies of a flash sale, so written once.
+const SOLD_OUT_BODY: &[u8] = br#"{"success":false,"status":"SOLD_OUT","message":"Sale is sold out"}"#;
+
+/// Who wants to buy of which sale.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PurchaseRequest<'a> {
+    /// The sale: 1 to 64 characters of `A-Za-z0-9_-`.
+    #[serde(borrow)]
+    #[schema(value_type = String, example = "sale_1", pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    sale_id: Cow<'a, str>,
+    /// The user: non-empty text of at most 255 bytes without control characters.
+    #[serde(borrow)]
+    #[schema(value_type = String, example = "user123", min_length = 1, max_length = 255)]
+    user_id: Cow<'a, str>,
+}
+
+/// The answer to an attempt.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PurchaseReply {
+    /// Whether this very attempt got a unit.
+    success: bool,
+    /// `SUCCESS`, `ALREADY_PURCHASED` or `SOLD_OUT`.
+    #[schema(example = "SUCCESS")]
+    status: &'static str,
+    /// The same in words.
+    #[schema(example = "Purchase reserved successfully")]
+    message: &'static str,
+    /// The order that the user holds; not with `SOLD_OUT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "0198b7a0-5d5c-7c1e-8d6a-1f2e3d4c5b6a")]
+    order_id: Option<String>,
+}
+
+/// What a user holds of a sale.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UserPurchase {
+    /// Whether there is an order.
+    purchased: bool,
+    /// The order.
+    #[schema(required, example = "0198b7a0-5d5c-7c1e-8d6a-1f2e3d4c5b6a")]
+    order_id: Option<String>,
+    /// `RESERVED`, `CONFIRMED` or `NOT_PURCHASED`.
+    #[schema(example = "CONFIRMED")]
+    status: &'static str,
+}
+
+/// Tries to buy one unit.
+///
+/// Whoever asks again after a lost reply is told `ALREADY_PURCHASED` with the same order.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sale/purchase",
+    tag = "sale",
+    request_body = PurchaseRequest<'_>,
+    responses(
+        (status = 200, description = "The attempt was decided", body = PurchaseReply),
+        (status = 400, description = "The sale is not active, or the request is not what it must be", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 408, description = "The body took too long to arrive", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too long", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The system is at its limit, or cannot record a purchase; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn attempt(State(app): State<App>, request: Request) -> Response {
+    let started = Instant::now();
+    let mut response = match try_attempt(&app, request).await {
+        Ok(response) => response,
+        Err(problem) => {
+            app.metrics.count_problem(problem.status);
+            problem.into_response()
+        }
+    };
+    let elapsed = started.elapsed();
+    app.metrics.observe_purchase(elapsed);
+    response.headers_mut().insert(SERVER_TIMING, server_timing(elapsed.as_micros()));
+    response
+}
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// How long the decision took, in milliseconds.
+fn server_timing(micros: u128) -> HeaderValue {
+    let text = format!("purchase;dur={}.{:03}", micros / 1_000, micros % 1_000);
+    HeaderValue::try_from(text).expect("digits are a valid header")
+}
+
+async fn try_attempt(app: &App, request: Request) -> Result<Response, Problem> {
+    let body = body::json(request).await?;
+    let PurchaseRequest { sale_id, user_id } = body::parse(&body)?;
+    match app.sales.attempt(&sale_id, &user_id).await? {
+        Decision::SoldOut => {
+            app.metrics.count(Outcome::SoldOut);
+            Ok(json(Bytes::from_static(SOLD_OUT_BODY)))
+        }
+        Decision::Reserved(reservation) => {
+            app.metrics.count(Outcome::Success);
+            Ok(reply(true, "SUCCESS", RESERVED, reservation.order_id.to_string()))
+        }
+        Decision::AlreadyPurchased(purchase) => {
+            app.metrics.count(Outcome::AlreadyPurchased);
+            Ok(reply(false, "ALREADY_PURCHASED", ALREADY_PURCHASED, purchase.order_id.to_string()))
+        }
+        Decision::NotActive => {
+            app.metrics.count(Outcome::NotActive);
+            // Whoever bought in time and asks late still hears of the order.
+            let held = app.sales.purchase(&sale_id, &user_id).await?;
+            let order_id = held.map(|purchase| purchase.order_id.to_string());
+            Err(Problem { order_id, ..Problem::bad_request(NOT_ACTIVE) })
+        }
+    }
+}
+
+fn reply(success: bool, status: &'static str, message: &'static str, order_id: String) -> Response {
+    let reply = PurchaseReply { success, status, message, order_id: Some(order_id) };
+    json(serde_json::to_vec(&reply).expect("a reply is plain text").into())
+}
+
+fn json(body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// What a user holds of a sale; known as soon as it is reserved.
+#[utoipa::path(
+    get,
+    path = "/api/v1/sale/{saleId}/user/{userId}/purchase",
+    tag = "sale",
+    params(
+        ("saleId" = String, Path, description = "The sale"),
+        ("userId" = String, Path, description = "The user, percent-encoded"),
+    ),
+    responses(
+        (status = 200, description = "What the user holds", body = UserPurchase),
+        (status = 400, description = "An id is not what it must be", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The answer cannot be known right now", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn of_user(
+    State(app): State<App>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<UserPurchase>, Problem> {
+    let (sale, user) = super::path(path)?;
+    let held = app.sales.purchase(&sale, &user).await?;
+    Ok(Json(match held {
+        Some(held) => UserPurchase {
+            purchased: true,
+            order_id: Some(held.order_id.to_string()),
+            status: held.status.as_str(),
+        },
+        None => UserPurchase { purchased: false, order_id: None, status: "NOT_PURCHASED" },
+    }))
+}

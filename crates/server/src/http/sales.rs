@@ -1,0 +1,114 @@
+//! The state of sales: `GET /api/v1/sales` and `GET /api/v1/sale/{saleId}/status`.
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::PathRejection},
+};
+use flashsale_core::sale::{Phase, SaleStatus};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    App,
+    problem::{Problem, ProblemBody},
+};
+
+/// The state of a sale at one instant.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SaleStatus)]
+pub(crate) struct SaleBody {
+    /// Its id.
+    #[schema(example = "sale_1")]
+    sale_id: String,
+    /// What people call it.
+    #[schema(example = "Limited Edition Product - Flash Sale")]
+    name: String,
+    /// Units that can still be had.
+    #[schema(example = 95)]
+    remaining_stock: u32,
+    /// Units that are taken: reserved and confirmed.
+    #[schema(example = 5)]
+    total_sold: u32,
+    /// Whether a purchase may be tried right now.
+    sale_active: bool,
+    /// When it opens, RFC 3339.
+    #[schema(example = "2026-02-23T03:00:00.000Z")]
+    starts_at: String,
+    /// When it closes, RFC 3339.
+    #[schema(example = "2026-02-23T04:00:00.000Z")]
+    ends_at: String,
+    /// `UPCOMING`, `ACTIVE` or `ENDED`, by the clock alone.
+    #[schema(example = "ACTIVE")]
+    status: &'static str,
+    /// Units in all.
+    #[schema(example = 100)]
+    total_stock: u32,
+    /// Of the units that are taken, those whose orders are still to be confirmed.
+    reserved: u32,
+    /// Of the units that are taken, those whose orders are confirmed.
+    confirmed: u32,
+    /// Whether the shop has stopped it for now.
+    paused: bool,
+    /// Which of its lives this is; a reset begins the next.
+    #[schema(example = 1)]
+    epoch: u32,
+    /// The moment of this state, by the clock that decides, RFC 3339.
+    #[schema(example = "2026-02-23T03:12:34.567Z")]
+    server_time: String,
+}
+
+impl From<SaleStatus> for SaleBody {
+    fn from(status: SaleStatus) -> Self {
+        Self {
+            sale_id: status.sale.id.to_string(),
+            remaining_stock: status.available(),
+            total_sold: status.sold(),
+            sale_active: status.sale.is_open(status.now),
+            starts_at: status.sale.window.starts_at().to_string(),
+            ends_at: status.sale.window.ends_at().to_string(),
+            status: match status.phase() {
+                Phase::Upcoming => "UPCOMING",
+                Phase::Active => "ACTIVE",
+                Phase::Ended => "ENDED",
+            },
+            total_stock: status.sale.total_stock,
+            reserved: status.reserved,
+            confirmed: status.confirmed,
+            paused: status.sale.paused,
+            epoch: status.sale.epoch.0,
+            server_time: status.now.to_string(),
+            name: status.sale.name,
+        }
+    }
+}
+
+/// All sales, by start.
+#[utoipa::path(
+    get,
+    path = "/api/v1/sales",
+    tag = "sale",
+    responses((status = 200, description = "All sales", body = Vec<SaleBody>))
+)]
+pub(crate) async fn list(State(app): State<App>) -> Result<Json<Vec<SaleBody>>, Problem> {
+    Ok(Json(app.sales.statuses().await?.into_iter().map(SaleBody::from).collect()))
+}
+
+/// The state of one sale.
+#[utoipa::path(
+    get,
+    path = "/api/v1/sale/{saleId}/status",
+    tag = "sale",
+    params(("saleId" = String, Path, description = "The sale")),
+    responses(
+        (status = 200, description = "Its state", body = SaleBody),
+        (status = 400, description = "The id is not what it must be", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn status(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<SaleBody>, Problem> {
+    Ok(Json(app.sales.status(&super::path(path)?).await?.into()))
+}

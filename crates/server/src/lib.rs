@@ -1,0 +1,16 @@
+//! The program `flashsale`: command line, HTTP, storefront, and the wiring of a profile.
+//!
+//! `cli` reads what is asked, `config` the settings; `wire` puts a profile together; `http` serves it, with
+//! `admission` before what not everybody may do, and `web` for the pages. What is decided about a purchase
+//! is decided in `flashsale-core`, and recorded by the profile.
+
+mod admission;
+mod ambient;
+pub mod cli;
+mod config;
+pub mod http;
+mod shutdown;
+mod telemetry;
+mod vitals;
+mod web;
+mod wire;

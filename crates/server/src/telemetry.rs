@@ -1,0 +1,20 @@
+//! The log: to standard error, for people or for machines.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+use crate::config::{Common, LogFormat};
+
+/// Starts the log. Called once.
+pub(crate) fn start(common: &Common) {
+    let filter = EnvFilter::try_new(&common.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    match common.log_format {
+        LogFormat::Text => {
+            let layer = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+            registry.with(layer.with_target(false)).init();
+        }
+        LogFormat::Json => registry.with(fmt::layer().json().with_writer(io::stderr)).init(),
+    }
+}
