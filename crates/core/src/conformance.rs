@@ -102,7 +102,8 @@ fn units(decisions: &[Decision]) -> Vec<u32> {
     units
 }
 
-async fn check_conserved(harness: &impl Harness, sale: &SaleId) {
+/// P1, P2, P4, P5, P6: what must hold of a sale whenever nothing is under way.
+pub async fn check_conserved(harness: &impl Harness, sale: &SaleId) {
     let status = harness.inventory().status(sale).await.expect("a status");
     let figures = harness.store().figures(sale).await.expect("figures");
     let (reserved, confirmed) = (u64::from(status.reserved), u64::from(status.confirmed));

@@ -33,7 +33,7 @@ pub trait Inventory: Send + Sync + 'static {
 
     /// The state of a sale.
     async fn status(&self, sale: &SaleId) -> Result<SaleStatus>;
-    /// The state of all sales, by start, then id.
+    /// The state of all sales, in the order in which they were made.
     async fn statuses(&self) -> Result<Vec<SaleStatus>>;
 
     /// Makes a sale. An id that was deleted may come again; its epochs go on.

@@ -76,7 +76,7 @@ impl SaleService {
         self.inventory.status(&sale.parse()?).await
     }
 
-    /// The state of all sales, by start, then id.
+    /// The state of all sales, in the order in which they were made.
     ///
     /// # Errors
     /// A part that is away.

@@ -263,12 +263,9 @@ impl ports::Inventory for Engine {
     }
 
     async fn statuses(&self) -> Result<Vec<SaleStatus>> {
-        let mut all: Vec<_> = self.sales.all().iter().map(|cell| self.status_of(cell)).collect();
-        all.sort_by(|left, right| {
-            let key = |status: &SaleStatus| (status.sale.window.starts_at(), status.sale.id.clone());
-            key(left).cmp(&key(right))
-        });
-        Ok(all)
+        let mut cells = self.sales.all();
+        cells.sort_by_key(|cell| cell.no);
+        Ok(cells.iter().map(|cell| self.status_of(cell)).collect())
     }
 
     async fn create(&self, new: NewSale) -> Result<SaleStatus> {

@@ -19,7 +19,9 @@ struct Purchase {
     user_id: String,
 }
 
-async fn answer(Json(Purchase { sale_id, user_id }): Json<Purchase>) -> ([(&'static str, &'static str); 1], &'static str) {
+async fn answer(
+    Json(Purchase { sale_id, user_id }): Json<Purchase>,
+) -> ([(&'static str, &'static str); 1], &'static str) {
     std::hint::black_box((sale_id, user_id));
     (
         [("content-type", "application/json")],

@@ -120,8 +120,9 @@ pub(crate) fn with_config_file(command: Command, arguments: &[OsString]) -> Resu
         text.parse().map_err(|error| anyhow!("the config file {shown} is not TOML: {error}"))?;
     let mut command = command;
     for (key, value) in table {
-        let value = as_argument(&value)
-            .ok_or_else(|| anyhow!("{shown}: {key} must be a text, a number, a boolean or a list of texts"))?;
+        let value = as_argument(&value).ok_or_else(|| {
+            anyhow!("{shown}: {key} must be a text, a number, a boolean or a list of texts")
+        })?;
         check(&command, &key, &value).with_context(|| format!("in the config file {shown}"))?;
         command = with_default(command, &key, &value);
     }
@@ -227,7 +228,8 @@ mod tests {
     fn parse(file: &str, arguments: &[&str]) -> Result<Serve> {
         let mut config = tempfile::NamedTempFile::new()?;
         config.write_all(file.as_bytes())?;
-        let mut all: Vec<OsString> = vec!["flashsale".into(), "serve".into(), "--config".into(), config.path().into()];
+        let mut all: Vec<OsString> =
+            vec!["flashsale".into(), "serve".into(), "--config".into(), config.path().into()];
         all.extend(arguments.iter().map(OsString::from));
         let mut matches = with_config_file(Cli::command(), &all)?.try_get_matches_from(all)?;
         match <Cli as clap::FromArgMatches>::from_arg_matches_mut(&mut matches)?.action {
@@ -278,7 +280,10 @@ mod tests {
         let command = Cli::command();
         let serve = command.find_subcommand("serve").unwrap();
         for arg in serve.get_arguments().chain(command.get_arguments()) {
-            let Some(name) = arg.get_long().filter(|name| !["config", "help", "version"].contains(name)) else { continue };
+            let Some(name) = arg.get_long().filter(|name| !["config", "help", "version"].contains(name))
+            else {
+                continue;
+            };
             let value = table.get(name).unwrap_or_else(|| panic!("the example has no key {name}"));
             if let [default] = arg.get_default_values() {
                 assert_eq!(as_argument(value).unwrap(), default.to_string_lossy(), "{name}");

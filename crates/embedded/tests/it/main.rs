@@ -1,5 +1,11 @@
-//! The embedded profile against the contract, and against crashes of its disk.
+//! The embedded profile against the contract, against its disk, and against whoever hangs up.
 
 mod conformance;
+mod crash;
 mod failures;
+mod hang_up;
+mod opening;
+mod oversell;
+mod seed_sql;
+mod slow_disk;
 mod support;

@@ -39,7 +39,10 @@ impl AdminToken {
         let file = data_dir.join(FILE_NAME);
         match fs::read_to_string(&file) {
             Ok(token) if !token.trim().is_empty() => Ok((Self::new(token.trim()), file)),
-            Ok(_) => Err(io::Error::other(format!("{} is empty; remove it to have a new token made", file.display()))),
+            Ok(_) => Err(io::Error::other(format!(
+                "{} is empty; remove it to have a new token made",
+                file.display()
+            ))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let token = random();
                 write_for_owner(&file, &token)?;

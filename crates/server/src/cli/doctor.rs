@@ -27,7 +27,9 @@ enum Finding {
 }
 
 pub(super) async fn run(common: &Common, Doctor { serve }: Doctor) -> Result<ExitCode> {
-    println!("Profile: embedded. SUCCESS is said once the purchase is on the disk (SQLite, WAL, synchronous=FULL).");
+    println!(
+        "Profile: embedded. SUCCESS is said once the purchase is on the disk (SQLite, WAL, synchronous=FULL)."
+    );
     let findings = [
         ("data folder", folder(&common.data_dir)),
         ("ledger", ledger(&common.data_dir).await),
@@ -99,7 +101,9 @@ fn open_files(connections: u32) -> Finding {
     #[cfg(unix)]
     match rlimit::getrlimit(rlimit::Resource::NOFILE) {
         Ok((_, hard)) if hard < u64::from(connections) + 64 => {
-            return Finding::Note(format!("{hard} may be open, fewer than --max-connections {connections} needs"));
+            return Finding::Note(format!(
+                "{hard} may be open, fewer than --max-connections {connections} needs"
+            ));
         }
         Ok((_, hard)) => return Finding::Good(format!("up to {hard}")),
         Err(error) => return Finding::Bad(error.to_string()),
@@ -112,7 +116,9 @@ fn address(serve: &Serve) -> Finding {
     let listen = serve.listen;
     match listener::bind(listen) {
         Ok(_) if listen.ip().is_loopback() => Finding::Good(format!("{listen} is free")),
-        Ok(_) => Finding::Note(format!("{listen} is free, and open to the network: put a proxy with TLS in front")),
+        Ok(_) => {
+            Finding::Note(format!("{listen} is free, and open to the network: put a proxy with TLS in front"))
+        }
         Err(error) => Finding::Note(format!("{listen}: {error} (a server may be running there)")),
     }
 }

@@ -63,7 +63,8 @@ impl Remote {
     /// The server at `url`; a token that is not given is looked for in the data folder.
     pub(super) fn new(url: String, token: Option<String>, data_dir: &Path) -> Self {
         let kept = || fs::read_to_string(data_dir.join(admission::FILE_NAME)).ok();
-        let token = token.or_else(kept).map_or_else(|| admission::DEMO.to_owned(), |token| token.trim().to_owned());
+        let token =
+            token.or_else(kept).map_or_else(|| admission::DEMO.to_owned(), |token| token.trim().to_owned());
         Self { url: url.trim_end_matches('/').to_owned(), token }
     }
 
@@ -106,7 +107,8 @@ impl Remote {
         if (200..300).contains(&status) {
             // 204 has no body.
             let text = if text.is_empty() { "null" } else { &text };
-            return serde_json::from_str(text).with_context(|| format!("{url} answers something else than expected"));
+            return serde_json::from_str(text)
+                .with_context(|| format!("{url} answers something else than expected"));
         }
         let message = serde_json::from_str::<Value>(&text)
             .ok()

@@ -101,11 +101,13 @@ async fn act(shop: &Shop, what: What) -> Result<String> {
             if json { serde_json::to_string_pretty(&sales)? + "\n" } else { table(&sales) }
         }
         What::Create { id, name, stock, starts, ends } => {
-            let request = SaleRequest { sale_id: id, name, total_stock: stock, starts_at: starts, ends_at: ends };
+            let request =
+                SaleRequest { sale_id: id, name, total_stock: stock, starts_at: starts, ends_at: ends };
             table(&[shop.create(request).await?])
         }
         What::Change { sale, name, stock, starts, ends } => {
-            let change = SaleChange { name, total_stock: stock, starts_at: starts, ends_at: ends, paused: None };
+            let change =
+                SaleChange { name, total_stock: stock, starts_at: starts, ends_at: ends, paused: None };
             require_change(&change)?;
             table(&[shop.change(&sale, change).await?])
         }

@@ -26,8 +26,9 @@ pub(super) async fn run(common: &Common, serve: Serve) -> Result<ExitCode> {
         seed_if_empty(&running).await?;
     }
     let admin_token = admin_token(common, &serve)?;
-    let listener = listener::bind(serve.listen)
-        .with_context(|| format!("cannot listen on {} (is another server there? try --listen 127.0.0.1:0)", serve.listen))?;
+    let listener = listener::bind(serve.listen).with_context(|| {
+        format!("cannot listen on {} (is another server there? try --listen 127.0.0.1:0)", serve.listen)
+    })?;
     let address = format!("http://{}", listener.local_addr()?);
     running.announce(&address);
 

@@ -162,7 +162,12 @@ fn table(checked: &Checked) -> String {
     table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
     table.set_header(["", "promise", "figures", ""]);
     for check in &checked.checks {
-        table.add_row([check.promise, check.what, &check.figures, if check.holds { "✓" } else { "✗ BROKEN" }]);
+        table.add_row([
+            check.promise,
+            check.what,
+            &check.figures,
+            if check.holds { "✓" } else { "✗ BROKEN" },
+        ]);
     }
     format!("Sale {}, epoch {}\n{table}", checked.sale_id, checked.epoch)
 }

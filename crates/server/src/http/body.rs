@@ -47,8 +47,11 @@ pub(crate) async fn json(request: Request) -> Result<Bytes, Problem> {
 
 /// What a JSON body stands for.
 pub(crate) fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err(Problem::bad_request("The body is empty; it must be a JSON object"));
+    // Said here, because a deserializer would also take an array of the fields in their order.
+    match body.trim_ascii_start().first() {
+        Some(b'{') => {}
+        Some(_) => return Err(Problem::bad_request("The body must be a JSON object")),
+        None => return Err(Problem::bad_request("The body is empty; it must be a JSON object")),
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
@@ -60,9 +63,9 @@ pub(crate) fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, 
             Problem::bad_request(format!("{path}: {inner}"))
         }
     })?;
-    deserializer
-        .end()
-        .map_err(|error| Problem::bad_request(format!("The body is not the JSON that it must be: {error}")))?;
+    deserializer.end().map_err(|error| {
+        Problem::bad_request(format!("The body is not the JSON that it must be: {error}"))
+    })?;
     Ok(parsed)
 }
 

@@ -44,7 +44,9 @@ impl Format {
         let accept = accept.to_str().unwrap_or_default().to_ascii_lowercase();
         let known = accept.split(',').find_map(|range| match range.split(';').next().map(str::trim) {
             Some("text/csv" | "text/*") => Some(Self::Csv),
-            Some("application/x-ndjson" | "application/ndjson" | "application/*" | "*/*") => Some(Self::Ndjson),
+            Some("application/x-ndjson" | "application/ndjson" | "application/*" | "*/*") => {
+                Some(Self::Ndjson)
+            }
             _ => None,
         });
         known.ok_or_else(|| {
@@ -80,7 +82,15 @@ trait Row: Sized + Send + 'static {
 impl Row for Order {
     const NAME: &'static str = "orders";
     const COLUMNS: &'static [&'static str] = &[
-        "orderId", "saleId", "epoch", "unit", "userId", "status", "reservedAt", "createdAt", "confirmedAt",
+        "orderId",
+        "saleId",
+        "epoch",
+        "unit",
+        "userId",
+        "status",
+        "reservedAt",
+        "createdAt",
+        "confirmedAt",
         "releasedAt",
     ];
 
@@ -113,7 +123,8 @@ impl Row for Order {
 
 impl Row for AuditEvent {
     const NAME: &'static str = "audit";
-    const COLUMNS: &'static [&'static str] = &["id", "saleId", "userId", "eventType", "metadata", "createdAt"];
+    const COLUMNS: &'static [&'static str] =
+        &["id", "saleId", "userId", "eventType", "metadata", "createdAt"];
 
     async fn page(store: &dyn OrderStore, sale: &SaleId, after: i64) -> CoreResult<Page<Self>> {
         store.audit(sale, after, PAGE).await
@@ -212,10 +223,14 @@ async fn export<R: Row>(app: App, sale: &str, headers: &HeaderMap) -> Result<Res
     let sale: SaleId = sale.parse()?;
     // The first page is read before the reply begins, so that what is wrong can still be said.
     let first = R::page(&*app.store, &sale, 0).await?;
-    let name = format!("attachment; filename=\"{sale}-{}.{}\"", R::NAME, match format {
-        Format::Csv => "csv",
-        Format::Ndjson => "ndjson",
-    });
+    let name = format!(
+        "attachment; filename=\"{sale}-{}.{}\"",
+        R::NAME,
+        match format {
+            Format::Csv => "csv",
+            Format::Ndjson => "ndjson",
+        }
+    );
     let head = match format {
         Format::Csv => csv_line(R::COLUMNS.iter()),
         Format::Ndjson => Bytes::new(),
@@ -239,8 +254,9 @@ async fn advance<R: Row>(mut progress: Progress) -> io::Result<Option<(Bytes, Pr
         return Ok(Some((chunk, progress)));
     }
     let Some(after) = progress.next else { return Ok(None) };
-    let page =
-        R::page(&*progress.app.store, &progress.sale, after).await.map_err(|error| io::Error::other(error.to_string()))?;
+    let page = R::page(&*progress.app.store, &progress.sale, after)
+        .await
+        .map_err(|error| io::Error::other(error.to_string()))?;
     progress.next = page.next;
     let chunk = rows(progress.format, &page.rows)?;
     Ok(Some((chunk, progress)))

@@ -1,6 +1,7 @@
 //! What an operator's Prometheus collects.
 
 use std::{
+    fmt::{self, Write},
     sync::atomic::{AtomicI64, AtomicU64},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use axum::{
 use flashsale_core::sale::SaleStatus;
 use http::{StatusCode, header};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{
         counter::Counter,
         family::Family,
@@ -26,12 +27,24 @@ use super::{App, problem::Problem};
 use crate::vitals::Recorded;
 
 /// How an attempt was answered.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Outcome {
     Success,
     AlreadyPurchased,
     SoldOut,
     NotActive,
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        // As the API says it.
+        encoder.write_str(match self {
+            Self::Success => "SUCCESS",
+            Self::AlreadyPurchased => "ALREADY_PURCHASED",
+            Self::SoldOut => "SOLD_OUT",
+            Self::NotActive => "NOT_ACTIVE",
+        })
+    }
 }
 
 const OUTCOMES: [Outcome; 4] =
@@ -125,7 +138,11 @@ fn snapshot(sales: &[SaleStatus], recorded: Recorded) -> Registry {
     };
     registry.register("sale_stock_units", "Units in all", units(|status| status.sale.total_stock));
     registry.register("sale_available_units", "Units that can still be had", units(SaleStatus::available));
-    registry.register("sale_reserved_units", "Units reserved, to be confirmed", units(|status| status.reserved));
+    registry.register(
+        "sale_reserved_units",
+        "Units reserved, to be confirmed",
+        units(|status| status.reserved),
+    );
     registry.register("sale_confirmed_units", "Units confirmed", units(|status| status.confirmed));
 
     let counter = |value: u64| {

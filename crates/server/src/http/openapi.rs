@@ -45,7 +45,9 @@ impl Modify for AdminTokenScheme {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("The admin token: FLASHSALE_ADMIN_TOKEN, or the file admin-token in the data folder"))
+            .description(Some(
+                "The admin token: FLASHSALE_ADMIN_TOKEN, or the file admin-token in the data folder",
+            ))
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("adminToken", SecurityScheme::Http(scheme));

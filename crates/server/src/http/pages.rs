@@ -14,10 +14,7 @@ use flashsale_core::{
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 
-use super::{
-    App, body, path,
-    problem::Problem,
-};
+use super::{App, body, path, problem::Problem};
 use crate::web::{self, Notice, PurchaseView, SaleView};
 
 type SalePath = Result<Path<String>, PathRejection>;

@@ -13,7 +13,11 @@ use http::{HeaderName, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{App, body, metrics::Outcome, problem::{Problem, ProblemBody}};
+use super::{
+    App, body,
+    metrics::Outcome,
+    problem::{Problem, ProblemBody},
+};
 
 /// What the seed says to somebody who got a unit.
 const RESERVED: &str = "Purchase reserved successfully";

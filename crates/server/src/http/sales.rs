@@ -83,7 +83,7 @@ impl From<SaleStatus> for SaleBody {
     }
 }
 
-/// All sales, by start.
+/// All sales, in the order in which they were made.
 #[utoipa::path(
     get,
     path = "/api/v1/sales",

@@ -1,0 +1,12 @@
+//! The real program, from outside: each test boots it on a data folder and a port of its own.
+
+mod admin;
+mod bad_input;
+mod browser;
+mod cli;
+mod crash;
+mod exports;
+mod failures;
+mod pages;
+mod seed_api;
+mod server;
