@@ -322,6 +322,21 @@ pub async fn sales_are_made_listed_and_deleted<H: Harness>() {
     check_conserved(&harness, &b).await;
 }
 
+/// Orders that ended are no reason to keep a sale; with it they go, and the next sale of the id knows none.
+pub async fn a_deleted_sale_leaves_no_orders_behind<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "gone", 2).await;
+    let held = reserve(&harness, &sale, 1).await;
+    assert!(harness.inventory().release(&held, Ending::Cancelled).await.expect("released"));
+    harness.inventory().delete(&sale).await.expect("deleted");
+    open(&harness, "gone", 2).await;
+    assert!(harness.store().orders(&sale, 0, 10).await.expect("orders").rows.is_empty());
+    reserve(&harness, &sale, 1).await;
+    check_conserved(&harness, &sale).await;
+    let harness = harness.crash().await;
+    check_conserved(&harness, &sale).await;
+}
+
 /// P6: two events for every attempt, in the sale's sequence, and one for whatever else happened.
 pub async fn everything_is_on_record<H: Harness>() {
     let harness = H::start().await;
@@ -519,6 +534,7 @@ macro_rules! conformance_tests {
             released_units_are_sold_again,
             stock_can_be_changed,
             sales_are_made_listed_and_deleted,
+            a_deleted_sale_leaves_no_orders_behind,
             everything_is_on_record,
             acknowledged_purchases_survive_a_crash,
             listings_come_in_pages,

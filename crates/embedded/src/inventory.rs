@@ -276,21 +276,26 @@ impl ports::Inventory for Engine {
         if self.sales.len() >= SALES_MAX {
             return Err(Error::Conflict(format!("There are {SALES_MAX} sales already; delete some first")));
         }
+        // A deletion that nobody waited for is on record by then.
+        self.ledger.queue.flush().await?;
         let (no, epoch, place) = match self.retired(new.id()).await? {
             Some((no, epoch, place)) => (no, epoch.next(), place),
             None => (*next_no, Epoch(1), Place(0)),
         };
         let sale: Sale = new.open(epoch);
-        let cell = Arc::new(SaleCell::new(no, Inventory::new(sale.clone(), place)));
+        // Its first place is its making, so that no answer about it leaves before that is durable.
+        let cell = Arc::new(SaleCell::new(no, Inventory::new(sale.clone(), place.next())));
+        cell.set_durable(place);
         let commit = self.step(&cell, |step| {
-            let place = step.inventory.note();
+            let place = step.inventory.place();
             step.append_awaited(place, Record::Created(sale.clone()))
         });
-        committed(commit.await?).await?;
+        let commit = commit.await?;
+        // It is on its way to the ledger: whoever hangs up from here on leaves a sale that is made.
         *next_no = (*next_no).max(no + 1);
-        let status = self.status_of(&cell);
-        self.sales.insert(cell);
-        Ok(status)
+        self.sales.insert(cell.clone());
+        committed(commit).await.inspect_err(|_| self.sales.remove(&sale.id))?;
+        Ok(self.status_of(&cell))
     }
 
     async fn change(&self, sale: &SaleId, change: SaleChange) -> Result<SaleStatus> {
@@ -330,9 +335,10 @@ impl ports::Inventory for Engine {
             *step.deleted = true;
             Ok(step.append_awaited(place, Record::Deleted))
         });
-        committed(deleted.await??).await?;
+        let commit = deleted.await??;
+        // It is on its way to the ledger: whoever hangs up from here on leaves a sale that is deleted.
         self.sales.remove(sale);
-        Ok(())
+        committed(commit).await
     }
 
     async fn ready(&self) -> Result<()> {

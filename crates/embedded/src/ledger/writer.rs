@@ -341,6 +341,10 @@ impl<'c> Transcript<'c> {
     fn deleted(&mut self, entry: &Entry) -> rusqlite::Result<()> {
         let time = self.time.of(entry.at);
         self.admin(entry, kind::ADMIN_DELETED, None)?;
+        // Orders that ended are no part of what the next sale of this id sells; their trail stays.
+        self.connection
+            .prepare_cached("DELETE FROM orders WHERE sale_id = ?1")?
+            .execute([entry.cell.id.as_str()])?;
         let (no, place) = (entry.cell.no, entry.place.0.cast_signed());
         self.connection
             .prepare_cached(

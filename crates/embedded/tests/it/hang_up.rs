@@ -8,7 +8,7 @@ use flashsale_core::{
     order::Ending,
 };
 
-use crate::support::{Bench, id, is_pending, number, pending_until, reserved, user};
+use crate::support::{Bench, id, is_pending, number, user};
 
 #[tokio::test]
 async fn a_buyer_who_hangs_up_during_the_commit_holds_the_unit() {
@@ -35,15 +35,10 @@ async fn an_operator_who_hangs_up_while_a_sale_is_made_leaves_the_sale_and_stops
     let other = bench.sale("other", 2).await;
     let inventory = bench.inventory();
     let hold = bench.hold();
-    let mut first = inventory.attempt(&other, user(2));
-    assert!(is_pending(&mut first).await);
-    bench.until_taken();
     let mut creating = inventory.create(bench.new_sale("hung", 2));
-    let waits = || bench.embedded.totals().waiting == 1;
-    pending_until(&mut creating, "the new sale waits for the ledger", waits).await;
+    bench.until_known(&id("hung"), &mut creating).await;
     drop(creating);
     hold.release();
-    reserved(first.await.unwrap());
 
     let again = inventory.create(bench.new_sale("hung", 2)).await;
     assert_eq!(again.map(drop), Err(Error::SaleExists(id("hung"))));

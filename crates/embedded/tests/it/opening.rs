@@ -82,7 +82,7 @@ async fn a_ledger_with_a_word_that_means_nothing_is_refused() {
     for sql in [
         "UPDATE orders SET id = 'no uuid' WHERE unit = 1",
         "UPDATE orders SET reserved_at = 'yesterday' WHERE unit = 1",
-        "UPDATE sales SET starts_at = 'a'",
+        "UPDATE sales SET starts_at = '0'",
     ] {
         let dir = stopped().await;
         damage(dir.path(), sql);

@@ -13,7 +13,7 @@ use flashsale_core::{
     sale::SaleChange,
 };
 
-use crate::support::{Bench, at_once, id, is_pending, number, pending_until, reserved, user};
+use crate::support::{Bench, at_once, id, is_pending, number, reserved, user};
 
 /// Of the commit queue, in entries.
 const CAPACITY: u32 = 16_384;
@@ -145,29 +145,18 @@ async fn whatever_changes_a_sale_is_answered_after_its_commit() {
 #[tokio::test]
 async fn a_sale_is_made_after_its_commit_and_nobody_is_answered_about_it_before() {
     let bench = Bench::start().await;
-    let other = bench.sale("other", 2).await;
-    let inventory = bench.inventory();
+    let (inventory, sale) = (bench.inventory(), id("made"));
     let hold = bench.hold();
-    let mut first = inventory.attempt(&other, user(1));
-    assert!(is_pending(&mut first).await);
-    bench.until_taken();
-
     let mut creating = inventory.create(bench.upcoming_sale("made"));
-    let waits = || bench.embedded.totals().waiting == 1;
-    pending_until(&mut creating, "the new sale waits for the ledger", waits).await;
+    bench.until_known(&sale, &mut creating).await;
     assert!(is_pending(&mut creating).await, "made before the commit");
-    let sale = id("made");
     let mut early = inventory.attempt(&sale, user(1));
-    let answer = at_once(&mut early).await;
-    // There may be no such sale yet; but what there is not cannot be closed.
-    assert!(matches!(answer, None | Some(Err(Error::UnknownSale(_)))), "{answer:?}");
+    assert!(is_pending(&mut early).await, "NOT_ACTIVE before it is sure that there is a sale");
 
     hold.release();
-    reserved(first.await.unwrap());
     creating.await.unwrap();
-    assert_eq!(number(&bench.outsider(), "SELECT count(*) FROM sales"), 2);
-    assert_eq!(inventory.attempt(&sale, user(2)).await, Ok(Decision::NotActive));
-    drop(early);
+    assert_eq!(early.await, Ok(Decision::NotActive));
+    assert_eq!(number(&bench.outsider(), "SELECT count(*) FROM sales"), 1);
     check_conserved(&bench, &sale).await;
 }
 

@@ -137,6 +137,21 @@ impl Bench {
     pub(crate) fn until_taken(&self) {
         until("the ledger takes what waits", || self.embedded.totals().waiting == 0);
     }
+
+    /// Asks `creating`, with the lock held, until its sale is on its way to the ledger.
+    pub(crate) async fn until_known<T: Debug>(
+        &self,
+        sale: &SaleId,
+        creating: &mut (impl Future<Output = T> + Unpin),
+    ) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.inventory().status(sale).await.is_err() {
+            let outcome = at_once(creating).await;
+            assert!(outcome.is_none(), "{outcome:?} before the commit");
+            assert!(Instant::now() < deadline, "waited in vain until the sale is known");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// The ledger's write lock. The ledger waits for it for ten seconds, far longer than any test holds it.
@@ -203,21 +218,6 @@ pub(crate) async fn is_pending<T>(future: &mut (impl Future<Output = T> + Unpin)
         thread::yield_now();
     }
     true
-}
-
-/// Asks `future`, which must have no outcome meanwhile, until `happened`.
-pub(crate) async fn pending_until<T: Debug>(
-    future: &mut (impl Future<Output = T> + Unpin),
-    what: &str,
-    happened: impl Fn() -> bool,
-) {
-    let deadline = Instant::now() + PATIENCE;
-    while !happened() {
-        let outcome = at_once(future).await;
-        assert!(outcome.is_none(), "{outcome:?} before {what}");
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Waits for another thread to bring something about.
