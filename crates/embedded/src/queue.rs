@@ -1,12 +1,16 @@
 //! The order queue of the embedded profile: a cursor over the ledger.
 //!
 //! Reservation and outbox are one row, so there is no second copy that could differ: what is `RESERVED` and
-//! lies beyond the cursor is the queue. The cursor is not kept: after a start it stands before the oldest
-//! reservation that is not confirmed, and delivering something twice is harmless.
+//! lies beyond the cursor is the queue. Its newest part is still in memory and need not be read. The cursor
+//! is not kept: after a start it stands before the oldest reservation that is not confirmed, and delivering
+//! something twice is harmless.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -20,11 +24,16 @@ use rusqlite::{Connection, Row};
 
 use crate::{
     inventory::Engine,
-    ledger::{parsed, unreadable},
+    ledger::{
+        outbox::{Next, Numbered, Outbox},
+        parsed, unreadable,
+    },
 };
 
 /// The most reservations in a delivery.
-const BATCH: u32 = 1_024;
+const BATCH: usize = 1_024;
+/// How long a delivery that is not full waits for more: confirming many at once costs little more than one.
+const LINGER: Duration = Duration::from_millis(20);
 
 const NEXT: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, reserved_at FROM orders \
      WHERE seq > ?1 AND status = 'RESERVED' ORDER BY seq LIMIT ?2";
@@ -45,32 +54,54 @@ impl LedgerQueue {
     /// Ends the queue once it is drained.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.engine.ledger().reserved.notify_one();
+        self.outbox().wake();
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.engine.ledger().outbox
+    }
+
+    /// Rows beyond the cursor. When they are not a full batch, memory has what comes after them.
+    async fn read(&self, cursor: i64) -> Result<Vec<Numbered>> {
+        self.outbox().catch_up();
+        let batch = self.engine.ledger().readers.run(move |connection| read(connection, cursor)).await;
+        if batch.as_ref().map_or(true, |batch| batch.len() == BATCH) {
+            self.outbox().fall_behind();
+        }
+        batch
     }
 }
 
 #[async_trait]
 impl OrderQueue for LedgerQueue {
     async fn receive(&self) -> Result<Option<Delivery>> {
+        let mut lingered = false;
         loop {
             let closed = self.closed.load(Ordering::Acquire);
             let cursor = self.cursor.load(Ordering::Acquire);
-            let read = move |connection: &Connection| read(connection, cursor);
-            let batch = self.engine.ledger().readers.run(read).await?;
-            if let Some(&(last, _)) = batch.last() {
+            let batch = match self.outbox().next(cursor, BATCH) {
+                Next::Batch(batch) => batch,
+                Next::InTheLedger => self.read(cursor).await?,
+                Next::Nothing => Vec::new(),
+            };
+            if !batch.is_empty() && !closed && !lingered && batch.len() < BATCH {
+                lingered = true;
+                tokio::time::sleep(LINGER).await;
+            } else if let Some(&(last, _)) = batch.last() {
                 let reservations = batch.into_iter().map(|(_, reservation)| reservation).collect();
                 return Ok(Some(Delivery { reservations, tag: last.cast_unsigned() }));
-            }
-            if closed {
+            } else if closed {
                 return Ok(None);
+            } else {
+                self.outbox().wait().await;
             }
-            // A permit is kept when nobody waits, so that no commit since the read is missed.
-            self.engine.ledger().reserved.notified().await;
         }
     }
 
     async fn acknowledge(&self, delivery: &Delivery) -> Result<()> {
-        self.cursor.fetch_max(delivery.tag.cast_signed(), Ordering::AcqRel);
+        let last = delivery.tag.cast_signed();
+        self.cursor.fetch_max(last, Ordering::AcqRel);
+        self.outbox().done(last);
         Ok(())
     }
 
@@ -79,7 +110,7 @@ impl OrderQueue for LedgerQueue {
     }
 }
 
-fn read(connection: &Connection, cursor: i64) -> Result<Vec<(i64, Reservation)>> {
+fn read(connection: &Connection, cursor: i64) -> Result<Vec<Numbered>> {
     let read = || {
         let mut statement = connection.prepare_cached(NEXT)?;
         statement.query_map((cursor, BATCH), reservation)?.collect::<rusqlite::Result<Vec<_>>>()
@@ -87,7 +118,7 @@ fn read(connection: &Connection, cursor: i64) -> Result<Vec<(i64, Reservation)>>
     read().map_err(|error| unreadable(&error))
 }
 
-fn reservation(row: &Row<'_>) -> rusqlite::Result<(i64, Reservation)> {
+fn reservation(row: &Row<'_>) -> rusqlite::Result<Numbered> {
     let reservation = Reservation {
         order_id: parsed(row, 1)?,
         sale_id: parsed(row, 2)?,

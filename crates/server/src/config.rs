@@ -50,7 +50,7 @@ pub(crate) struct Serve {
     #[arg(long, env = "FLASHSALE_PROFILE", value_name = "PROFILE", default_value = "embedded")]
     pub(crate) profile: Profile,
     /// The address and port to serve
-    #[arg(long, env = "FLASHSALE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
+    #[arg(long, env = "FLASHSALE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3000", value_parser = address)]
     pub(crate) listen: SocketAddr,
     /// The admin token; without one, it is made on the first start and kept in the data folder
     #[arg(long, env = "FLASHSALE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = admin_token)]
@@ -67,6 +67,9 @@ pub(crate) struct Serve {
     /// How long a request's header may take to arrive, and a connection may stay idle
     #[arg(long, env = "FLASHSALE_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) header_timeout: Duration,
+    /// How long a request's body may take to arrive
+    #[arg(long, env = "FLASHSALE_BODY_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub(crate) body_timeout: Duration,
     /// How long requests under way may take to end on shutdown
     #[arg(long, env = "FLASHSALE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) drain_timeout: Duration,
@@ -79,6 +82,10 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let duration = Duration::try_from(span).map_err(|_| wrong())?;
     let bounds = Duration::from_millis(1)..=Duration::from_secs(3600);
     if bounds.contains(&duration) { Ok(duration) } else { Err(wrong()) }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write it like 127.0.0.1:3000, 0.0.0.0:80 or [::1]:3000".to_owned())
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
@@ -252,7 +259,7 @@ mod tests {
     fn an_error_names_the_key_the_value_and_what_is_allowed() {
         for (file, words) in [
             ("listn = \"x\"", ["no key listn", "listen"]),
-            ("listen = \"nowhere\"", ["listen", "nowhere"]),
+            ("listen = \"nowhere\"", ["nowhere", "127.0.0.1:3000"]),
             ("max-connections = 0", ["max-connections", "1..=1000000"]),
             ("header-timeout = \"soon\"", ["soon", "10s"]),
             ("log-format = \"xml\"", ["xml", "json"]),

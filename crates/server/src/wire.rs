@@ -1,6 +1,6 @@
 //! Wiring: the only file that names the adapters. From a configuration to a running profile.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use flashsale_core::{
@@ -10,13 +10,16 @@ use flashsale_core::{
     worker::OrderWorker,
 };
 use flashsale_embedded::{Embedded, Folder, OpenError};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
     ambient::{RandomIds, SystemClock},
     vitals::{Part, Recorded, Vitals},
 };
+
+/// How long the order worker may take on shutdown to confirm what is reserved.
+const CONFIRM_TIME: Duration = Duration::from_secs(10);
 
 /// A profile that runs: its service, its store, and its worker.
 pub(crate) struct Running {
@@ -61,8 +64,18 @@ impl Running {
     /// Confirms what is reserved, writes down all that waits, and closes the store.
     pub(crate) async fn close(self) {
         self.embedded.close_queue();
-        if let Err(error) = self.worker.await {
-            warn!(%error, "the order worker ended badly; the next start confirms what it left");
+        // A ledger that cannot be written confirms nothing any more, however long the worker tries.
+        let writable = self.embedded.inventory().ready().await.is_ok();
+        let mut worker = self.worker;
+        match timeout(if writable { CONFIRM_TIME } else { Duration::ZERO }, &mut worker).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                warn!(%error, "the order worker ended badly; the next start confirms what it left");
+            }
+            Err(_) => {
+                worker.abort();
+                warn!("not all reservations are confirmed; the next start does it");
+            }
         }
         let embedded = self.embedded;
         if let Err(error) = tokio::task::spawn_blocking(move || embedded.close()).await {

@@ -5,11 +5,12 @@
 //!     ▲                                              │
 //!     └──────────── replies, after the commit ───────┘
 //! ```
-//! `record` is what is appended, `schema` the file's form, `recovery` the way back from file to memory,
+//! `record` is what is appended, `outbox` what is reserved and still to be confirmed, `schema` the file's form, `recovery` the way back from file to memory,
 //! `checkpoint` keeps the write-ahead log short, off the commit path, and `readers` serves everybody else.
 
 mod checkpoint;
 pub(crate) mod commit_queue;
+pub(crate) mod outbox;
 mod readers;
 pub(crate) mod record;
 mod recovery;
@@ -19,22 +20,20 @@ mod writer;
 use std::{path::Path, sync::Arc, thread};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 pub(crate) use readers::Readers;
 pub(crate) use readers::unreadable;
 pub(crate) use recovery::parsed;
 pub use schema::FILE_NAME;
 
-use self::{checkpoint::Checkpointer, commit_queue::CommitQueue, recovery::Recovered, writer::Writer};
+use self::{checkpoint::Checkpointer, commit_queue::CommitQueue, outbox::Outbox, recovery::Recovered, writer::Writer};
 use crate::OpenError;
 
 /// The ledger, open for writing.
 pub(crate) struct Ledger {
     pub(crate) queue: Arc<CommitQueue>,
     pub(crate) readers: Arc<Readers>,
-    /// Told after each commit with new reservations.
-    pub(crate) reserved: Arc<Notify>,
+    pub(crate) outbox: Arc<Outbox>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -62,10 +61,11 @@ impl Ledger {
         schema::migrate(&mut connection, path)?;
         let recovered = recovery::recover(&connection, path)?;
 
-        let (queue, reserved) = (Arc::new(CommitQueue::default()), Arc::new(Notify::new()));
+        let queue = Arc::new(CommitQueue::default());
+        let outbox = Arc::new(Outbox::new(recovered.found.reserved > 0));
         let checkpointer = Checkpointer::start(path).map_err(sqlite)?;
         let writer =
-            Writer::new(connection, queue.clone(), reserved.clone(), checkpointer.tidy(), recovered.last_seq);
+            Writer::new(connection, queue.clone(), outbox.clone(), checkpointer.tidy(), recovered.last_seq);
         let writer = thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run()).map_err(
             |source| OpenError::Io {
                 what: "cannot start the thread of the ledger",
@@ -75,7 +75,7 @@ impl Ledger {
         )?;
         let readers = Arc::new(Readers::open(path)?);
         let threads = Mutex::new(Some(Threads { writer, checkpointer }));
-        Ok((Self { queue, readers, reserved, threads }, recovered))
+        Ok((Self { queue, readers, outbox, threads }, recovered))
     }
 
     /// Takes nothing more, commits what waits, and closes the file.

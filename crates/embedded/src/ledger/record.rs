@@ -29,6 +29,21 @@ pub(crate) struct Entry {
     pub(crate) reply: Option<Reply>,
 }
 
+impl Entry {
+    /// The reservation that it records, where it is one.
+    pub(crate) fn reservation(&self) -> Option<Reservation> {
+        let Record::Attempt(user_id, Outcome::Reserved { order_id, unit }) = &self.record else { return None };
+        Some(Reservation {
+            sale_id: self.cell.id.clone(),
+            epoch: self.epoch,
+            unit: *unit,
+            user_id: user_id.clone(),
+            order_id: *order_id,
+            reserved_at: self.at,
+        })
+    }
+}
+
 /// What happened.
 pub(crate) enum Record {
     /// An attempt was decided.

@@ -25,7 +25,9 @@ pub(crate) fn open_for_writing(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Checkpoints are the checkpointer's business, off the commit path.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "cache_size", -65_536)?;
+    // 16 MiB: enough for the pages that are written again and again. More would be slower, since SQLite goes
+    // through the cache at each commit that split a page.
+    connection.pragma_update(None, "cache_size", -16_384)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)

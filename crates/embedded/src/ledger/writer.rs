@@ -19,20 +19,22 @@ use flashsale_core::{
 };
 use rusqlite::{CachedStatement, Connection, params};
 use serde_json::json;
-use tokio::sync::Notify;
 use tracing::{error, info};
 
 use super::{
     commit_queue::{CommitQueue, failure},
+    outbox::Outbox,
     record::{Entry, Outcome, Record, kind, trail_key},
 };
 
-const INSERT_TRAIL: &str = "INSERT INTO trail (key, kind, epoch, at, user_id, unit, order_id, detail) \
+// "OR ROLLBACK", because a group that meets an error is rolled back as a whole anyway: SQLite then keeps no
+// journal of each statement.
+const INSERT_TRAIL: &str = "INSERT OR ROLLBACK INTO trail (key, kind, epoch, at, user_id, unit, order_id, detail) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-const INSERT_ORDER: &str = "INSERT INTO orders \
+const INSERT_ORDER: &str = "INSERT OR ROLLBACK INTO orders \
      (seq, id, sale_id, epoch, unit, user_id, status, reserved_at, created_at) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'RESERVED', ?7, ?7)";
-const CONFIRM_UNITS: &str = "UPDATE orders SET status = 'CONFIRMED', confirmed_at = ?5 \
+const CONFIRM_UNITS: &str = "UPDATE OR ROLLBACK orders SET status = 'CONFIRMED', confirmed_at = ?5 \
      WHERE sale_id = ?1 AND epoch = ?2 AND unit BETWEEN ?3 AND ?4 \
      AND released_at IS NULL AND status = 'RESERVED'";
 const RELEASE: &str = "UPDATE orders SET status = ?2, released_at = ?3 WHERE id = ?1 AND released_at IS NULL";
@@ -47,7 +49,7 @@ const UPDATE_PLACE: &str = "UPDATE sales SET last_place = ?2 WHERE no = ?1";
 pub(crate) struct Writer {
     connection: Connection,
     queue: Arc<CommitQueue>,
-    reserved: Arc<Notify>,
+    outbox: Arc<Outbox>,
     /// Set by the checkpointer when the log should start anew, which only a writer can see to.
     tidy: Arc<AtomicBool>,
     last_seq: i64,
@@ -57,11 +59,11 @@ impl Writer {
     pub(crate) fn new(
         connection: Connection,
         queue: Arc<CommitQueue>,
-        reserved: Arc<Notify>,
+        outbox: Arc<Outbox>,
         tidy: Arc<AtomicBool>,
         last_seq: i64,
     ) -> Self {
-        Self { connection, queue, reserved, tidy, last_seq }
+        Self { connection, queue, outbox, tidy, last_seq }
     }
 
     /// Commits groups until the queue is closed and empty, or a commit fails.
@@ -97,13 +99,14 @@ impl Writer {
             entry.cell.set_durable(entry.place);
         }
         self.queue.count_commit(group.len());
+        if last_seq > self.last_seq {
+            let reserved: Vec<_> = group.iter().filter_map(Entry::reservation).collect();
+            self.outbox.add(self.last_seq + 1, reserved);
+            self.last_seq = last_seq;
+        }
         for reply in group.drain(..).filter_map(|entry| entry.reply) {
             // Whoever hung up in the meantime has no need of it.
             let _ = reply.send(Ok(()));
-        }
-        if last_seq > self.last_seq {
-            self.last_seq = last_seq;
-            self.reserved.notify_one();
         }
     }
 
@@ -113,7 +116,7 @@ impl Writer {
         for reply in group.into_iter().chain(left).filter_map(|entry| entry.reply) {
             let _ = reply.send(Err(failure(&error.to_string())));
         }
-        self.reserved.notify_one();
+        self.outbox.wake();
     }
 
     /// Between two groups, with nearly all of the log checkpointed already, this is short; the next write

@@ -75,26 +75,26 @@ async fn breaks(how: &str, why: &str) {
     assert!(is_pending(&mut lookup).await);
     hold.release();
 
-    assert_eq!(changing.await.unwrap().sale.name, "Renamed");
+    assert_eq!(changing.await.expect("it was written").sale.name, "Renamed");
     for refused in [reason(third.await), reason(fourth.await), reason(lookup.await)] {
         assert!(refused.contains(why), "{refused}");
     }
     everything_is_refused(&bench, &open, why).await;
     assert_eq!(rows(&outsider), (orders, trail + 1), "nothing of the second group is written");
 
-    outsider.execute_batch("DROP TRIGGER broken_disk").unwrap();
+    outsider.execute_batch("DROP TRIGGER broken_disk").expect("mended");
     everything_is_refused(&bench, &open, why).await;
     drop(outsider);
     let bench = bench.restart();
     let inventory = bench.inventory();
-    inventory.ready().await.unwrap();
+    inventory.ready().await.expect("it can sell");
     for held in before {
-        let found = inventory.purchase(&open, &held.user_id).await.unwrap();
+        let found = inventory.purchase(&open, &held.user_id).await.expect("a lookup");
         assert_eq!(found.map(|found| (found.order_id, found.unit)), Some((held.order_id, held.unit)));
     }
     assert_eq!(inventory.purchase(&open, &user(3)).await, Ok(None), "whoever was refused holds nothing");
     for (buyer, unit) in [(4, 3), (3, 4), (5, 5)] {
-        assert_eq!(reserved(inventory.attempt(&open, user(buyer)).await.unwrap()).unit.0, unit);
+        assert_eq!(reserved(inventory.attempt(&open, user(buyer)).await.expect("a decision")).unit.0, unit);
     }
     assert_eq!(inventory.attempt(&open, user(6)).await, Ok(Decision::SoldOut));
     check_conserved(&bench, &open).await;
@@ -131,8 +131,9 @@ async fn whoever_waits_for_room_is_told_of_a_failure_and_does_not_wait_on() {
         fill += 1;
     };
     assert!(is_pending(&mut waiting).await);
+    // Real time from here on, and far less of it than the patience of whoever waits.
+    tokio::time::resume();
     hold.release();
-    // The runtime's clock stands still while a future is there to be polled: this is not its patience ending.
     let failed = reason(fourth.await);
     assert_eq!(at_once(&mut waiting).await.map(reason), Some(failed));
 }

@@ -27,9 +27,9 @@ enum Finding {
 }
 
 pub(super) async fn run(common: &Common, Doctor { serve }: Doctor) -> Result<ExitCode> {
-    println!(
-        "Profile: embedded. SUCCESS is said once the purchase is on the disk (SQLite, WAL, synchronous=FULL)."
-    );
+    super::say(
+        "Profile: embedded. SUCCESS is said once the purchase is on the disk (SQLite, WAL, synchronous=FULL).",
+    )?;
     let findings = [
         ("data folder", folder(&common.data_dir)),
         ("ledger", ledger(&common.data_dir).await),
@@ -48,7 +48,7 @@ pub(super) async fn run(common: &Common, Doctor { serve }: Doctor) -> Result<Exi
                 ("✗", text)
             }
         };
-        println!("{sign} {what}: {text}");
+        super::say(format_args!("{sign} {what}: {text}"))?;
     }
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

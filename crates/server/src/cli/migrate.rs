@@ -8,6 +8,9 @@ use crate::{config::Common, wire};
 
 pub(super) async fn run(common: &Common) -> Result<ExitCode> {
     wire::embedded(&common.data_dir)?.close().await;
-    println!("The store in {} has the form that this version needs.", common.data_dir.display());
+    super::say(format_args!(
+        "The store in {} has the form that this version needs.",
+        common.data_dir.display()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

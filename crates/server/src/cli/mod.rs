@@ -12,14 +12,19 @@ mod shop;
 mod stress;
 mod verify;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
-    config::{self, Common},
+    config::{self, Common, LogFormat},
     telemetry,
 };
 
@@ -30,7 +35,7 @@ use crate::{
     version,
     propagate_version = true,
     after_help = "Start here: flashsale serve --demo, then open http://127.0.0.1:3000\n\
-                  Each flag has an environment variable, shown with it, and a key in the config file."
+                  Each flag of serve has an environment variable, shown with it, and a key in the config file."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -69,7 +74,7 @@ pub fn main() -> ExitCode {
     match run(std::env::args_os().collect()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_a_line(&error));
             ExitCode::FAILURE
         }
     }
@@ -85,7 +90,35 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
         warn!("{name} is set, but there is no such setting");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(act(cli))
+    let json = cli.common.log_format == LogFormat::Json;
+    match runtime.block_on(act(cli)) {
+        // Whoever reads the log by program reads its last line so too.
+        Err(error) if json => {
+            error!("{}", in_a_line(&error));
+            Ok(ExitCode::FAILURE)
+        }
+        done => done,
+    }
+}
+
+/// An error and its causes, as far as one says what those before it have not said already.
+fn in_a_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.contains(&cause) {
+            break;
+        }
+        line = if line.is_empty() { cause } else { format!("{line}: {cause}") };
+    }
+    line
+}
+
+/// Prints a result. A reader that has gone, as in `flashsale openapi | head`, has seen all that it wanted.
+fn say(text: impl Display) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 async fn act(Cli { common, action }: Cli) -> Result<ExitCode> {
@@ -99,11 +132,11 @@ async fn act(Cli { common, action }: Cli) -> Result<ExitCode> {
         Action::Reset(reset) => reset::run(&common, reset).await,
         Action::Doctor(doctor) => doctor::run(&common, doctor).await,
         Action::Openapi => {
-            println!("{}", openapi::document());
+            say(openapi::document())?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Config => {
-            print!("{}", config::EXAMPLE);
+            say(config::EXAMPLE.trim_end())?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::admission;
 
-/// A server and the token for it.
+/// A server and the tokens for it, to be tried in this order.
 pub(super) struct Remote {
     url: String,
-    token: String,
+    tokens: Vec<String>,
 }
 
 /// A sale as the API shows it.
@@ -60,12 +60,15 @@ pub(super) fn is_conflict(error: &anyhow::Error) -> bool {
 }
 
 impl Remote {
-    /// The server at `url`; a token that is not given is looked for in the data folder.
-    pub(super) fn new(url: String, token: Option<String>, data_dir: &Path) -> Self {
+    /// The server at `url`. A token that is not given is the one in the data folder, or the demo's: a folder
+    /// that keeps a token may be served as a demonstration for once.
+    pub(super) fn new(url: &str, token: Option<String>, data_dir: &Path) -> Self {
         let kept = || fs::read_to_string(data_dir.join(admission::FILE_NAME)).ok();
-        let token =
-            token.or_else(kept).map_or_else(|| admission::DEMO.to_owned(), |token| token.trim().to_owned());
-        Self { url: url.trim_end_matches('/').to_owned(), token }
+        let tokens = match token {
+            Some(token) => vec![token],
+            None => kept().into_iter().chain([admission::DEMO.to_owned()]).collect(),
+        };
+        Self { url: url.trim_end_matches('/').to_owned(), tokens }
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -95,15 +98,22 @@ impl Remote {
 
     async fn call<T: DeserializeOwned>(&self, method: &str, path: &str, body: Option<Value>) -> Result<T> {
         let url = format!("{}{path}", self.url);
-        let request = http::Request::builder()
-            .method(method)
-            .uri(&url)
-            .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", "application/json")
-            .body(body.map(|body| body.to_string()).unwrap_or_default())
-            .with_context(|| format!("{url} is no address"))?;
-        let answer = tokio::task::spawn_blocking(move || exchange(request)).await?;
-        let (status, text) = answer.with_context(|| format!("cannot reach {}", self.url))?;
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let (mut status, mut text) = (401, String::new());
+        for token in &self.tokens {
+            let request = http::Request::builder()
+                .method(method)
+                .uri(&url)
+                .header("authorization", format!("Bearer {}", token.trim()))
+                .header("content-type", "application/json")
+                .body(body.clone())
+                .with_context(|| format!("cannot ask {url}"))?;
+            let answer = tokio::task::spawn_blocking(move || exchange(request)).await?;
+            (status, text) = answer.with_context(|| format!("cannot reach {}", self.url))?;
+            if status != 401 {
+                break;
+            }
+        }
         if (200..300).contains(&status) {
             // 204 has no body.
             let text = if text.is_empty() { "null" } else { &text };

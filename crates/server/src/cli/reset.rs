@@ -23,6 +23,6 @@ pub(super) async fn run(common: &Common, Reset { sale, at }: Reset) -> Result<Ex
     let reset = shop.reset(&sale).await;
     shop.close().await;
     reset?;
-    println!("Sale {sale} has been reset.");
+    super::say(format_args!("Sale {sale} has been reset."))?;
     Ok(ExitCode::SUCCESS)
 }

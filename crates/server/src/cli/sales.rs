@@ -89,7 +89,7 @@ pub(super) async fn run(common: &Common, Sales { what, at }: Sales) -> Result<Ex
     let shop = Shop::open(common, at)?;
     let done = act(&shop, what).await;
     shop.close().await;
-    print!("{}", done?);
+    super::say(done?.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,8 +12,8 @@ pub(super) async fn run(common: &Common, at: At) -> Result<ExitCode> {
     let made = shop.seed().await;
     shop.close().await;
     match made?.as_slice() {
-        [] => println!("The three sales were there already."),
-        made => println!("Made {}.", made.join(", ")),
+        [] => super::say("The three sales were there already.")?,
+        made => super::say(format_args!("Made {}.", made.join(", ")))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -38,6 +38,7 @@ pub(super) async fn run(common: &Common, serve: Serve) -> Result<ExitCode> {
         vitals: running.vitals.clone(),
         admin_token,
         metrics: Metrics::new(),
+        body_timeout: serve.body_timeout,
     });
     let limits = Limits {
         connections: serve.max_connections as usize,

@@ -15,11 +15,18 @@ use crate::{
 #[derive(Args, Debug, Clone)]
 pub(crate) struct At {
     /// The server to talk to; without it, the one that runs on the data folder, or the data folder itself
-    #[arg(long, env = "FLASHSALE_URL", value_name = "URL")]
+    #[arg(long, env = "FLASHSALE_URL", value_name = "URL", global = true, value_parser = url)]
     pub(super) url: Option<String>,
     /// The server's admin token; without it, the one in the data folder, or the demo's
-    #[arg(long, env = "FLASHSALE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(long, env = "FLASHSALE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true, global = true)]
     pub(super) admin_token: Option<String>,
+}
+
+/// A server's address. TLS is a proxy's business, and so is not spoken here.
+fn url(text: &str) -> Result<String, String> {
+    let wrong = || "write it like http://127.0.0.1:3000".to_owned();
+    let parsed: http::Uri = text.parse().map_err(|_| wrong())?;
+    if parsed.scheme_str() == Some("http") { Ok(text.to_owned()) } else { Err(wrong()) }
 }
 
 /// A way to the sales.
@@ -33,12 +40,12 @@ pub(super) enum Shop {
 impl Shop {
     pub(super) fn open(common: &Common, at: At) -> Result<Self> {
         if let Some(url) = at.url {
-            return Ok(Self::Remote(Remote::new(url, at.admin_token, &common.data_dir)));
+            return Ok(Self::Remote(Remote::new(&url, at.admin_token, &common.data_dir)));
         }
         match wire::embedded(&common.data_dir) {
             Ok(running) => Ok(Self::Local(Box::new(running))),
             Err(OpenError::Occupied(occupied)) => match occupied.address.clone() {
-                Some(url) => Ok(Self::Remote(Remote::new(url, at.admin_token, &common.data_dir))),
+                Some(url) => Ok(Self::Remote(Remote::new(&url, at.admin_token, &common.data_dir))),
                 None => Err(occupied).context("try again, or say where its server is with --url"),
             },
             Err(error) => Err(error.into()),

@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
+use flashsale_core::ids::SaleId;
 use flashsale_loadtest::{Load, Options};
 use rand::Rng;
 
@@ -20,7 +21,7 @@ pub(crate) struct Stress {
     url: String,
     /// The sale's id
     #[arg(long, value_name = "ID", default_value = "sale_1")]
-    sale: String,
+    sale: SaleId,
     /// Attempts a second, however slow the server is (open loop): latency counts from when each attempt
     /// was due, so that a stall cannot hide [default: 2000]
     #[arg(long, value_name = "PER SECOND", value_parser = rate)]
@@ -57,9 +58,9 @@ pub(super) async fn run(stress: Stress) -> Result<ExitCode> {
     let json = stress.json;
     let report = flashsale_loadtest::run(stress.into_options()).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        super::say(serde_json::to_string_pretty(&report)?)?;
     } else {
-        println!("{report}");
+        super::say(&report)?;
     }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -67,7 +68,7 @@ pub(super) async fn run(stress: Stress) -> Result<ExitCode> {
 impl Stress {
     fn into_options(self) -> Options {
         let prefix = self.user_prefix.unwrap_or_else(|| format!("stress-{:08x}", rand::rng().next_u32()));
-        let mut options = Options::new(self.url, self.sale, prefix);
+        let mut options = Options::new(self.url, self.sale.to_string(), prefix);
         options.load = match (self.rate, self.connections) {
             (None, Some(connections)) => Load::ClosedLoop { connections, duration: self.duration },
             (rate, most) => {

@@ -10,6 +10,7 @@ use flashsale_core::{
 };
 use serde::Serialize;
 
+use super::say;
 use crate::{config::Common, wire};
 
 /// Which sale.
@@ -43,6 +44,9 @@ struct Checked {
 }
 
 pub(super) async fn run(common: &Common, Verify { sale, json }: Verify) -> Result<ExitCode> {
+    if !common.data_dir.join(flashsale_embedded::FILE_NAME).exists() {
+        bail!("there is no ledger in {} (is it the right --data-dir?)", common.data_dir.display());
+    }
     let store = wire::embedded_records(&common.data_dir)?;
     let sales = match sale {
         Some(sale) => vec![sale],
@@ -57,12 +61,12 @@ pub(super) async fn run(common: &Common, Verify { sale, json }: Verify) -> Resul
     }
     let holds = all.iter().all(|checked| checked.holds);
     if json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say(serde_json::to_string_pretty(&all)?)?;
     } else {
         for checked in &all {
-            println!("{}", table(checked));
+            say(table(checked))?;
         }
-        println!("{}", if holds { "All promises hold." } else { "A PROMISE IS BROKEN." });
+        say(if holds { "All promises hold." } else { "A PROMISE IS BROKEN." })?;
     }
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

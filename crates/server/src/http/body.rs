@@ -11,31 +11,29 @@ use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::problem::Problem;
+use super::{App, problem::Problem};
 
 /// The longest body of any request, in bytes. The longest honest one is a sale's with a long name.
 pub(crate) const BODY_BYTES: usize = 16 * 1024;
 /// How much of a body that is too long is read and thrown away, so that its sender hears why.
 const DISCARDED_BYTES: usize = 8 << 20;
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// A JSON body.
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let body = json(request).await?;
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let body = json(request, app.body_timeout).await?;
         parse(&body).map(Self)
     }
 }
 
 /// The bytes of a body that says that it is JSON.
-pub(crate) async fn json(request: Request) -> Result<Bytes, Problem> {
+pub(crate) async fn json(request: Request, within: Duration) -> Result<Bytes, Problem> {
     let is_json = is_of_type(request.headers(), "application/json");
-    let body = read(request).await?;
+    let body = read(request, within).await?;
     if !is_json {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -69,21 +67,26 @@ pub(crate) fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, 
     Ok(parsed)
 }
 
-/// Reads a whole body.
-pub(crate) async fn read(request: Request) -> Result<Bytes, Problem> {
-    let (length, body) = (content_length(request.headers()), request.into_body());
+/// Reads a whole body, which has this long to arrive.
+pub(crate) async fn read(request: Request, within: Duration) -> Result<Bytes, Problem> {
+    let (length, mut body) = (content_length(request.headers()), request.into_body());
     let reading = async {
         if length.is_some_and(|length| length > BODY_BYTES as u64) {
-            discard(body, length).await;
+            if length.is_some_and(|length| length <= DISCARDED_BYTES as u64) {
+                discard(&mut body).await;
+            }
             return Err(too_long());
         }
-        match Limited::new(body, BODY_BYTES).collect().await {
+        match Limited::new(&mut body, BODY_BYTES).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_long()),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                discard(&mut body).await;
+                Err(too_long())
+            }
             Err(_) => Err(Problem::bad_request("The body broke off before its end")),
         }
     };
-    timeout(BODY_TIME, reading).await.unwrap_or_else(|_| {
+    timeout(within, reading).await.unwrap_or_else(|_| {
         Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"))
     })
 }
@@ -99,10 +102,13 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn discard(body: Body, length: Option<u64>) {
-    if length.is_some_and(|length| length <= DISCARDED_BYTES as u64) {
-        let mut body = body;
-        while let Some(Ok(_)) = body.frame().await {}
+async fn discard(body: &mut Body) {
+    let mut left = DISCARDED_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
     }
 }
 

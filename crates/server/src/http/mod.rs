@@ -15,7 +15,7 @@ pub(crate) mod problem;
 mod purchase;
 mod sales;
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -28,7 +28,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 pub(crate) use self::{metrics::Metrics, problem::Problem, sales::SaleBody};
-use crate::{admission::AdminToken, vitals::Vitals, web};
+use crate::{admission::AdminToken, vitals::Vitals};
 
 /// What all handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) vitals: Arc<dyn Vitals>,
     pub(crate) admin_token: AdminToken,
     pub(crate) metrics: Metrics,
+    /// How long a request's body may take to arrive.
+    pub(crate) body_timeout: Duration,
 }
 
 impl App {
@@ -84,7 +86,7 @@ pub(crate) fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
         .route("/docs/{*file}", get(openapi::file))
         .route("/", get(pages::index))
         .route("/sales/{sale_id}", get(pages::sale).post(pages::buy))
-        .route("/assets/{name}", get(web::assets::serve))
+        .route("/assets/{name}", get(pages::asset))
         .fallback(pages::unknown)
         .method_not_allowed_fallback(pages::wrong_method)
         .with_state(app);

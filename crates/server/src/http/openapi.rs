@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::{
     Json,
-    extract::Path,
+    extract::{Path, rejection::PathRejection},
     response::{IntoResponse, Redirect, Response},
 };
 use http::{StatusCode, header};
@@ -14,7 +14,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
-use super::{Problem, admin, export, health, metrics, purchase, sales};
+use super::{Problem, admin, export, health, metrics, path, purchase, sales};
 
 /// The document, from the handlers' own words.
 #[derive(OpenApi)]
@@ -76,7 +76,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// A file of the page.
-pub(crate) async fn file(Path(file): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn file(file: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    let file = path(file)?;
     match utoipa_swagger_ui::serve(&file, PAGE.clone()) {
         Ok(Some(SwaggerFile { bytes, content_type, gzpipped: false, .. })) => {
             let policy = (header::CONTENT_SECURITY_POLICY, POLICY.to_owned());

@@ -1,5 +1,7 @@
 //! The storefront's pages: what a browser gets that asks for HTML.
 
+use std::time::Duration;
+
 use axum::{
     Form,
     extract::{FromRequest, Path, Query, Request, State, rejection::PathRejection},
@@ -65,7 +67,7 @@ pub(crate) async fn buy(State(app): State<App>, sale: SalePath, request: Request
         let sale = path(sale)?;
         // Unknown sales are told before anything of the form is.
         app.sales.status(&sale).await?;
-        let user = read_form(request).await?;
+        let user = read_form(request, app.body_timeout).await?;
         let notice = match app.sales.attempt(&sale, &user).await {
             Ok(Decision::Reserved(held)) => Notice::Reserved { order_id: held.order_id.to_string() },
             Ok(Decision::AlreadyPurchased(held)) => {
@@ -87,14 +89,24 @@ pub(crate) async fn buy(State(app): State<App>, sale: SalePath, request: Request
     bought.await.unwrap_or_else(|problem| problem_page(&problem))
 }
 
-async fn read_form(request: Request) -> Result<String, Problem> {
+async fn read_form(request: Request, within: Duration) -> Result<String, Problem> {
     let (parts, body) = request.into_parts();
-    let body = body::read(Request::from_parts(parts.clone(), body)).await?;
+    let body = body::read(Request::from_parts(parts.clone(), body), within).await?;
     let request = Request::from_parts(parts, body.into());
     let Form(visitor) = Form::<Visitor>::from_request(request, &())
         .await
         .map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     Ok(visitor.user_id.unwrap_or_default())
+}
+
+/// `GET /assets/{name}`: a file that pages refer to.
+pub(crate) async fn asset(
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let name = path(name)?;
+    web::assets::serve(&name, &headers)
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("There is no file /assets/{name}")))
 }
 
 /// Any other path: a page for a browser, a problem for a program.

@@ -117,7 +117,7 @@ fn server_timing(micros: u128) -> HeaderValue {
 }
 
 async fn try_attempt(app: &App, request: Request) -> Result<Response, Problem> {
-    let body = body::json(request).await?;
+    let body = body::json(request, app.body_timeout).await?;
     let PurchaseRequest { sale_id, user_id } = body::parse(&body)?;
     match app.sales.attempt(&sale_id, &user_id).await? {
         Decision::SoldOut => {

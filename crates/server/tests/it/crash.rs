@@ -121,7 +121,8 @@ fn shop(url: &str, name: &str, replies: &AtomicU64) -> Told {
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let attempt = |user: &str| -> Option<Value> {
         let body = json!({ "saleId": "crash", "userId": user }).to_string();
-        let request = agent.post(format!("{url}/api/v1/sale/purchase")).header("content-type", "application/json");
+        let request =
+            agent.post(format!("{url}/api/v1/sale/purchase")).header("content-type", "application/json");
         serde_json::from_str(&request.send(body).ok()?.body_mut().read_to_string().ok()?).ok()
     };
     let mut told = Told::default();
@@ -145,7 +146,10 @@ fn shop(url: &str, name: &str, replies: &AtomicU64) -> Told {
         told.bought.insert(user.clone(), order.clone());
         replies.fetch_add(1, Ordering::Relaxed);
         let Some(again) = attempt(&user) else { break };
-        assert_eq!((again["status"].as_str(), again["orderId"].as_str()), (Some("ALREADY_PURCHASED"), Some(&*order)));
+        assert_eq!(
+            (again["status"].as_str(), again["orderId"].as_str()),
+            (Some("ALREADY_PURCHASED"), Some(&*order))
+        );
         twice.insert(user);
     }
     told
@@ -159,13 +163,18 @@ fn compare(server: &Server, book: &HashMap<String, String>, repeated: &HashSet<S
     assert!(orders.len() as u64 <= stock, "round {round}: oversold");
     let mut by_user = HashMap::new();
     for order in &orders {
-        let (user, id) = (order["userId"].as_str().expect("a user"), order["orderId"].as_str().expect("an id"));
+        let (user, id) =
+            (order["userId"].as_str().expect("a user"), order["orderId"].as_str().expect("an id"));
         assert!(by_user.insert(user, id).is_none(), "round {round}: {user} holds two");
     }
     let units: HashSet<_> = orders.iter().map(|order| order["unit"].as_u64()).collect();
     assert_eq!(units.len(), orders.len(), "round {round}: a unit was sold twice");
     for (user, order) in book {
-        assert_eq!(by_user.get(user.as_str()), Some(&order.as_str()), "round {round}: {user} was told SUCCESS");
+        assert_eq!(
+            by_user.get(user.as_str()),
+            Some(&order.as_str()),
+            "round {round}: {user} was told SUCCESS"
+        );
     }
 
     let mut events: HashMap<(String, String), u64> = HashMap::new();
@@ -173,7 +182,8 @@ fn compare(server: &Server, book: &HashMap<String, String>, repeated: &HashSet<S
         let text = |field: &str| event[field].as_str().expect("a text").to_owned();
         *events.entry((text("userId"), text("eventType"))).or_default() += 1;
     }
-    let count = |user: &str, event: &str| events.get(&(user.to_owned(), event.to_owned())).copied().unwrap_or(0);
+    let count =
+        |user: &str, event: &str| events.get(&(user.to_owned(), event.to_owned())).copied().unwrap_or(0);
     for user in book.keys() {
         assert_eq!(count(user, "RESERVED"), 1, "round {round}: the reservation of {user} is on record");
         assert!(count(user, "ATTEMPTED") >= 1, "round {round}: the attempt of {user} is on record");
@@ -182,7 +192,8 @@ fn compare(server: &Server, book: &HashMap<String, String>, repeated: &HashSet<S
         assert!(count(user, "REJECTED_DUPLICATE") >= 1, "round {round}: the retry of {user} is on record");
     }
 
-    let verified = flashsale().args(["verify", "--sale", "crash", "--data-dir"]).arg(server.data_dir()).output();
+    let verified =
+        flashsale().args(["verify", "--sale", "crash", "--data-dir"]).arg(server.data_dir()).output();
     let verified = verified.expect("the binary runs");
     assert!(verified.status.success(), "round {round}:\n{}", String::from_utf8_lossy(&verified.stdout));
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -37,6 +38,24 @@ impl Reply {
 
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("a text header"))
+    }
+
+    /// What it complains of; it must be a problem of this status, with all the fields that a problem has.
+    pub(crate) fn problem(&self, status: u16) -> String {
+        assert_eq!(
+            (self.status, self.header("content-type")),
+            (status, "application/problem+json"),
+            "{self:?}"
+        );
+        let body = self.json();
+        assert_eq!(body["type"], "about:blank", "{body}");
+        for code in ["status", "statusCode"] {
+            assert_eq!(body[code], status, "{body}");
+        }
+        let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
+        assert!(!text("title").is_empty() && !text("detail").is_empty(), "{body}");
+        assert_eq!((text("error"), text("message")), (text("title"), text("detail")), "{body}");
+        text("detail")
     }
 }
 
@@ -157,6 +176,26 @@ impl Server {
     /// The state of a sale.
     pub(crate) fn status(&self, sale: &str) -> Value {
         self.get(&format!("/api/v1/sale/{sale}/status")).json()
+    }
+
+    /// All that can be known of the sales, down to the audit trail, but for the moment of asking.
+    pub(crate) fn state(&self) -> (Value, Vec<String>) {
+        let mut sales = self.get("/api/v1/sales").json();
+        let mut trails = Vec::new();
+        for sale in sales.as_array_mut().expect("an array") {
+            sale.as_object_mut().expect("a sale").remove("serverTime").expect("the moment of asking");
+            let id = sale["saleId"].as_str().expect("an id");
+            trails.push(self.admin("GET", &format!("/api/v1/admin/sales/{id}/audit"), &Value::Null).text);
+        }
+        (sales, trails)
+    }
+
+    /// A connection, for what no HTTP client would send.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let address = self.url.strip_prefix("http://").expect("a plain address");
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out");
+        stream
     }
 
     /// Asks until the answer is as it should be; the program's own word is waited for, not a time.
