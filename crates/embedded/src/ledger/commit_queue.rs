@@ -174,6 +174,10 @@ impl CommitQueue {
         self.room.notify_waiters();
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     pub(crate) fn totals(&self) -> Totals {
         let state = self.state.lock();
         Totals { commits: state.commits, entries: state.committed, waiting: state.entries.len() }

@@ -26,7 +26,9 @@ pub(crate) use readers::unreadable;
 pub(crate) use recovery::parsed;
 pub use schema::FILE_NAME;
 
-use self::{checkpoint::Checkpointer, commit_queue::CommitQueue, outbox::Outbox, recovery::Recovered, writer::Writer};
+use self::{
+    checkpoint::Checkpointer, commit_queue::CommitQueue, outbox::Outbox, recovery::Recovered, writer::Writer,
+};
 use crate::OpenError;
 
 /// The ledger, open for writing.

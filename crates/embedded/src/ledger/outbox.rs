@@ -64,7 +64,8 @@ impl Outbox {
         if state.behind {
             return Next::InTheLedger;
         }
-        let batch: Vec<_> = state.recent.iter().filter(|(seq, _)| *seq > cursor).take(most).cloned().collect();
+        let batch: Vec<_> =
+            state.recent.iter().filter(|(seq, _)| *seq > cursor).take(most).cloned().collect();
         if batch.is_empty() { Next::Nothing } else { Next::Batch(batch) }
     }
 

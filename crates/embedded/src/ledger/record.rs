@@ -32,7 +32,9 @@ pub(crate) struct Entry {
 impl Entry {
     /// The reservation that it records, where it is one.
     pub(crate) fn reservation(&self) -> Option<Reservation> {
-        let Record::Attempt(user_id, Outcome::Reserved { order_id, unit }) = &self.record else { return None };
+        let Record::Attempt(user_id, Outcome::Reserved { order_id, unit }) = &self.record else {
+            return None;
+        };
         Some(Reservation {
             sale_id: self.cell.id.clone(),
             epoch: self.epoch,

@@ -17,9 +17,9 @@ use flashsale_core::{
     order::{Ending, Reservation},
     sale::Sale,
 };
-use rusqlite::{CachedStatement, Connection, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, params};
 use serde_json::json;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{
     commit_queue::{CommitQueue, failure},
@@ -83,7 +83,7 @@ impl Writer {
 
     /// Writes a group in one transaction; the last order's number.
     fn commit(&mut self, group: &[Entry]) -> rusqlite::Result<i64> {
-        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        self.begin()?;
         let written = Transcript::new(&self.connection, self.last_seq)?.write(group);
         let end = if written.is_ok() { "COMMIT" } else { "ROLLBACK" };
         let ended = self.connection.prepare_cached(end).and_then(|mut statement| statement.execute([]));
@@ -91,6 +91,23 @@ impl Writer {
         let last_seq = written?;
         ended?;
         Ok(last_seq)
+    }
+
+    /// Begins a transaction. While somebody else holds the file (an operator with `sqlite3`, say), nothing is
+    /// written and nothing is lost, so it waits: the commit queue fills, and deciders are told to come again.
+    fn begin(&self) -> rusqlite::Result<()> {
+        loop {
+            let begun = self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]);
+            match begun {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                    if self.queue.is_closed() {
+                        return Err(error);
+                    }
+                    warn!("another process holds the ledger; nothing can be recorded until it lets go");
+                }
+                other => return other.map(drop),
+            }
+        }
     }
 
     /// The group is durable: memory may say so, and whoever waits is told.
@@ -124,14 +141,14 @@ impl Writer {
     fn checkpoint(&self) {
         let outcome = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         if let Err(error) = outcome {
-            tracing::warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
+            warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
         }
     }
 
     fn close(self) {
         let outcome = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = outcome {
-            tracing::warn!(%error, "the last checkpoint of the ledger failed; the next start will do it");
+            warn!(%error, "the last checkpoint of the ledger failed; the next start will do it");
         }
         info!("the ledger is closed");
     }

@@ -97,18 +97,19 @@ fn space(data_dir: &Path) -> Finding {
     }
 }
 
+#[cfg(unix)]
 fn open_files(connections: u32) -> Finding {
-    #[cfg(unix)]
     match rlimit::getrlimit(rlimit::Resource::NOFILE) {
         Ok((_, hard)) if hard < u64::from(connections) + 64 => {
-            return Finding::Note(format!(
-                "{hard} may be open, fewer than --max-connections {connections} needs"
-            ));
+            Finding::Note(format!("{hard} may be open, fewer than --max-connections {connections} needs"))
         }
-        Ok((_, hard)) => return Finding::Good(format!("up to {hard}")),
-        Err(error) => return Finding::Bad(error.to_string()),
+        Ok((_, hard)) => Finding::Good(format!("up to {hard}")),
+        Err(error) => Finding::Bad(error.to_string()),
     }
-    #[cfg(not(unix))]
+}
+
+#[cfg(not(unix))]
+fn open_files(connections: u32) -> Finding {
     Finding::Good(format!("{connections} connections"))
 }
 

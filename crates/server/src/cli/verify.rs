@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn each_broken_promise_is_called_by_its_name() {
-        let broken: [(&str, fn(&mut Figures)); 10] = [
+        type Breaks = fn(&mut Figures);
+        let broken: [(&str, Breaks); 10] = [
             ("P1", |figures| figures.confirmed = 100),
             ("P1", |figures| figures.units_sold_twice = 1),
             ("P1", |figures| figures.units_outside_stock = 1),

@@ -235,7 +235,7 @@ async fn export<R: Row>(app: App, sale: &str, headers: &HeaderMap) -> Result<Res
         Format::Csv => csv_line(R::COLUMNS.iter()),
         Format::Ndjson => Bytes::new(),
     };
-    let ready = VecDeque::from([head, rows(format, &first.rows).map_err(unwritable)?]);
+    let ready = VecDeque::from([head, rows(format, &first.rows).map_err(|error| unwritable(&error))?]);
     let progress = Progress { app, sale, format, ready, next: first.next };
     let mut response = Body::from_stream(stream::try_unfold(progress, advance::<R>)).into_response();
     let headers = response.headers_mut();
@@ -282,6 +282,6 @@ fn csv_line(cells: impl Iterator<Item = impl AsRef<[u8]>>) -> Bytes {
     writer.into_inner().expect("memory can be flushed").into()
 }
 
-fn unwritable(error: io::Error) -> Problem {
+fn unwritable(error: &io::Error) -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The export cannot be written: {error}"))
 }

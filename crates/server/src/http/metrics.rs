@@ -10,7 +10,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use flashsale_core::sale::SaleStatus;
+use flashsale_core::{inventory::Decision, sale::SaleStatus};
 use http::{StatusCode, header};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
@@ -28,11 +28,22 @@ use crate::vitals::Recorded;
 
 /// How an attempt was answered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Outcome {
+enum Outcome {
     Success,
     AlreadyPurchased,
     SoldOut,
     NotActive,
+}
+
+impl From<&Decision> for Outcome {
+    fn from(decision: &Decision) -> Self {
+        match decision {
+            Decision::Reserved(_) => Self::Success,
+            Decision::AlreadyPurchased(_) => Self::AlreadyPurchased,
+            Decision::SoldOut => Self::SoldOut,
+            Decision::NotActive => Self::NotActive,
+        }
+    }
 }
 
 impl EncodeLabelValue for Outcome {
@@ -92,8 +103,8 @@ impl Metrics {
         Self { registry, outcomes, problems, purchase_seconds }
     }
 
-    pub(crate) fn count(&self, outcome: Outcome) {
-        self.outcomes[outcome as usize].inc();
+    pub(crate) fn count(&self, decision: &Decision) {
+        self.outcomes[Outcome::from(decision) as usize].inc();
     }
 
     pub(crate) fn count_problem(&self, status: StatusCode) {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use axum::{
     Form,
-    extract::{FromRequest, Path, Query, Request, State, rejection::PathRejection},
+    extract::{
+        FromRequest, Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     response::{Html, IntoResponse, Response},
 };
 use flashsale_core::{
@@ -43,9 +46,11 @@ pub(crate) async fn index(State(app): State<App>) -> Response {
 pub(crate) async fn sale(
     State(app): State<App>,
     sale: SalePath,
-    Query(Visitor { user_id }): Query<Visitor>,
+    query: Result<Query<Visitor>, QueryRejection>,
 ) -> Response {
     let shown = async {
+        let Query(Visitor { user_id }) =
+            query.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
         let status = app.sales.status(&path(sale)?).await?;
         let user = user_id.as_deref().filter(|user| !user.is_empty());
         let (notice, held) = match user {
@@ -55,8 +60,8 @@ pub(crate) async fn sale(
             },
             None => (None, None),
         };
-        let now = status.now.as_millis();
-        Ok::<_, Problem>(page(StatusCode::OK, web::pages::sale(view(&status), now, user, notice, held)))
+        let (code, now) = (notice.as_ref().map_or(StatusCode::OK, code_of), status.now.as_millis());
+        Ok::<_, Problem>(page(code, web::pages::sale(view(&status), now, user, notice, held)))
     };
     shown.await.unwrap_or_else(|problem| problem_page(&problem))
 }
@@ -68,7 +73,11 @@ pub(crate) async fn buy(State(app): State<App>, sale: SalePath, request: Request
         // Unknown sales are told before anything of the form is.
         app.sales.status(&sale).await?;
         let user = read_form(request, app.body_timeout).await?;
-        let notice = match app.sales.attempt(&sale, &user).await {
+        let decided = app.sales.attempt(&sale, &user).await;
+        if let Ok(decision) = &decided {
+            app.metrics.count(decision);
+        }
+        let notice = match decided {
             Ok(Decision::Reserved(held)) => Notice::Reserved { order_id: held.order_id.to_string() },
             Ok(Decision::AlreadyPurchased(held)) => {
                 Notice::AlreadyPurchased { order_id: held.order_id.to_string() }
@@ -77,11 +86,7 @@ pub(crate) async fn buy(State(app): State<App>, sale: SalePath, request: Request
             Ok(Decision::NotActive) => Notice::NotActive,
             Err(error) => notice_of(error)?,
         };
-        let code = match &notice {
-            Notice::InvalidUserId(_) | Notice::NotActive => StatusCode::BAD_REQUEST,
-            Notice::Busy { .. } | Notice::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::OK,
-        };
+        let code = code_of(&notice);
         let status = app.sales.status(&sale).await?;
         let html = web::pages::sale(view(&status), status.now.as_millis(), Some(&user), Some(notice), None);
         Ok::<_, Problem>(page(code, html))
@@ -158,6 +163,14 @@ fn notice_of(error: Error) -> Result<Notice, Problem> {
         Error::Busy { retry_after } => Ok(Notice::Busy { retry_after_s: retry_after.as_secs().max(1) }),
         Error::Unavailable { .. } => Ok(Notice::Unavailable),
         other => Err(other.into()),
+    }
+}
+
+fn code_of(notice: &Notice) -> StatusCode {
+    match notice {
+        Notice::InvalidUserId(_) | Notice::NotActive => StatusCode::BAD_REQUEST,
+        Notice::Busy { .. } | Notice::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Notice::Reserved { .. } | Notice::AlreadyPurchased { .. } | Notice::SoldOut => StatusCode::OK,
     }
 }
 

@@ -15,7 +15,6 @@ use utoipa::ToSchema;
 
 use super::{
     App, body,
-    metrics::Outcome,
     problem::{Problem, ProblemBody},
 };
 
@@ -119,21 +118,17 @@ fn server_timing(micros: u128) -> HeaderValue {
 async fn try_attempt(app: &App, request: Request) -> Result<Response, Problem> {
     let body = body::json(request, app.body_timeout).await?;
     let PurchaseRequest { sale_id, user_id } = body::parse(&body)?;
-    match app.sales.attempt(&sale_id, &user_id).await? {
-        Decision::SoldOut => {
-            app.metrics.count(Outcome::SoldOut);
-            Ok(json(Bytes::from_static(SOLD_OUT_BODY)))
-        }
+    let decision = app.sales.attempt(&sale_id, &user_id).await?;
+    app.metrics.count(&decision);
+    match decision {
+        Decision::SoldOut => Ok(json(Bytes::from_static(SOLD_OUT_BODY))),
         Decision::Reserved(reservation) => {
-            app.metrics.count(Outcome::Success);
             Ok(reply(true, "SUCCESS", RESERVED, reservation.order_id.to_string()))
         }
         Decision::AlreadyPurchased(purchase) => {
-            app.metrics.count(Outcome::AlreadyPurchased);
             Ok(reply(false, "ALREADY_PURCHASED", ALREADY_PURCHASED, purchase.order_id.to_string()))
         }
         Decision::NotActive => {
-            app.metrics.count(Outcome::NotActive);
             // Whoever bought in time and asks late still hears of the order.
             let held = app.sales.purchase(&sale_id, &user_id).await?;
             let order_id = held.map(|purchase| purchase.order_id.to_string());

@@ -111,7 +111,7 @@ fn parse(received: &[u8]) -> Reply {
 fn padded(json: &Value, bytes: usize) -> String {
     let json = json.to_string();
     let space = " ".repeat(bytes - json.len());
-    json + &space
+    json + space.as_str()
 }
 
 /// Every byte percent-encoded, so that no part of a path is what it seems.
@@ -542,7 +542,7 @@ fn whoever_sends_too_much_is_heard_out_and_told() {
     for bytes in [1 << 20, 7 << 20] {
         let body = padded(&json!({ "saleId": "sale_1", "userId": "u" }), bytes);
         let told = format!("content-type: application/json\r\ncontent-length: {bytes}\r\n");
-        sends(&(head("POST", PURCHASE, &told) + &body));
+        sends(&(head("POST", PURCHASE, &told) + body.as_str()));
 
         let untold = "content-type: application/json\r\ntransfer-encoding: chunked\r\n";
         for chunk_bytes in [1_000, 65_536, bytes] {
@@ -636,7 +636,8 @@ fn a_body_that_breaks_off_buys_nothing() {
     for framing in [format!("content-length: {length}\r\n"), "transfer-encoding: chunked\r\n".to_owned()] {
         let body =
             if framing.starts_with('t') { format!("{:x}\r\n{good}\r\n", good.len()) } else { good.clone() };
-        let request = head("POST", PURCHASE, &format!("content-type: application/json\r\n{framing}")) + &body;
+        let request =
+            head("POST", PURCHASE, &format!("content-type: application/json\r\n{framing}")) + body.as_str();
         let mut stream = shop.server.connect();
         stream.write_all(request.as_bytes()).expect("it is sent");
         stream.shutdown(Shutdown::Write).expect("it is closed");

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -66,6 +66,30 @@ pub(crate) fn flashsale() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// A command that has come to its end.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// Runs a command to its end, which must come.
+pub(crate) fn run(mut command: Command) -> Ended {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    let pid = child.id().to_string();
+    let (end, ended) = mpsc::sync_channel(1);
+    thread::spawn(move || end.send(child.wait_with_output()));
+    let Ok(output) = ended.recv_timeout(Duration::from_secs(120)) else {
+        let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
+        panic!("{command:?} does not end");
+    };
+    let output = output.expect("its output can be read");
+    let text = |bytes| String::from_utf8(bytes).expect("it speaks UTF-8");
+    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 impl Server {
@@ -136,6 +160,18 @@ impl Server {
     pub(crate) fn terminate(mut self) -> (ExitStatus, Arc<TempDir>) {
         self.signal("TERM");
         (self.child.wait().expect("it ends"), self.dir.clone())
+    }
+
+    /// Waits until it has ended, at most so long.
+    pub(crate) fn ended_within(&mut self, bound: Duration) -> Option<ExitStatus> {
+        let begun = Instant::now();
+        loop {
+            let ended = self.child.try_wait().expect("its state can be asked");
+            if ended.is_some() || begun.elapsed() > bound {
+                return ended;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(crate) fn signal(&self, name: &str) {
