@@ -404,6 +404,33 @@ pub async fn acknowledged_purchases_survive_a_crash<H: Harness>() {
     assert_eq!(harness.store().figures(&sale).await.expect("figures").confirmed, 60);
 }
 
+/// What was reserved and not yet confirmed when the plug was pulled is confirmed after the next start.
+pub async fn reservations_left_by_a_crash_are_confirmed<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "left", 10).await;
+    crowd(&harness, &sale, 0..4).await;
+    let harness = harness.crash().await;
+    crowd(&harness, &sale, 4..6).await;
+    confirm(&harness, 6).await;
+    let figures = harness.store().figures(&sale).await.expect("figures");
+    assert_eq!((figures.reserved, figures.confirmed), (0, 6));
+    check_conserved(&harness, &sale).await;
+}
+
+/// A reservation that was on its way to the store when it crashed comes again, with no new one to push it.
+pub async fn reservations_on_their_way_survive_a_crash<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "underway", 5).await;
+    crowd(&harness, &sale, 0..3).await;
+    let lost = harness.queue().receive().await.expect("a batch").expect("an open queue");
+    assert!(!lost.reservations.is_empty());
+    let harness = harness.crash().await;
+    assert_eq!(confirm(&harness, 3).await.len(), 3);
+    let figures = harness.store().figures(&sale).await.expect("figures");
+    assert_eq!((figures.reserved, figures.confirmed), (0, 3));
+    check_conserved(&harness, &sale).await;
+}
+
 /// Orders come in pages that miss nothing and repeat nothing.
 pub async fn listings_come_in_pages<H: Harness>() {
     let harness = H::start().await;
@@ -537,6 +564,8 @@ macro_rules! conformance_tests {
             a_deleted_sale_leaves_no_orders_behind,
             everything_is_on_record,
             acknowledged_purchases_survive_a_crash,
+            reservations_on_their_way_survive_a_crash,
+            reservations_left_by_a_crash_are_confirmed,
             listings_come_in_pages,
             agrees_with_the_model,
         );

@@ -106,6 +106,8 @@ pub struct Figures {
     pub confirmed: u64,
     /// Orders that ended without a purchase.
     pub released: u64,
+    /// Different units of the stock that live orders hold.
+    pub units_held: u64,
     /// Users with more than one live order.
     pub users_with_two: u64,
     /// Units with more than one live order.

@@ -32,7 +32,7 @@ use crate::{
         commit_queue::{Entrance, PATIENCE, Room},
         record::{Entry, Outcome, Record},
     },
-    sales::{SALES_MAX, SaleCell, Sales},
+    sales::{SALE_NO_MAX, SALES_MAX, SaleCell, Sales},
 };
 
 type Commit = oneshot::Receiver<Result<()>>;
@@ -280,6 +280,11 @@ impl ports::Inventory for Engine {
         self.ledger.queue.flush().await?;
         let (no, epoch, place) = match self.retired(new.id()).await? {
             Some((no, epoch, place)) => (no, epoch.next(), place),
+            None if *next_no > SALE_NO_MAX => {
+                return Err(Error::Conflict(format!(
+                    "This ledger has had {SALE_NO_MAX} sales; begin a new one"
+                )));
+            }
             None => (*next_no, Epoch(1), Place(0)),
         };
         let sale: Sale = new.open(epoch);

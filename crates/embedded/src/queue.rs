@@ -61,12 +61,13 @@ impl LedgerQueue {
         &self.engine.ledger().outbox
     }
 
-    /// Rows beyond the cursor. When they are not a full batch, memory has what comes after them.
+    /// Rows beyond the cursor. When they are not a full batch, memory has them now, and what comes after them.
     async fn read(&self, cursor: i64) -> Result<Vec<Numbered>> {
         self.outbox().catch_up();
         let batch = self.engine.ledger().readers.run(move |connection| read(connection, cursor)).await;
-        if batch.as_ref().map_or(true, |batch| batch.len() == BATCH) {
-            self.outbox().fall_behind();
+        match &batch {
+            Ok(rows) if rows.len() < BATCH => self.outbox().caught_up(rows),
+            _ => self.outbox().fall_behind(),
         }
         batch
     }
@@ -80,21 +81,23 @@ impl OrderQueue for LedgerQueue {
             let closed = self.closed.load(Ordering::Acquire);
             let cursor = self.cursor.load(Ordering::Acquire);
             let batch = match self.outbox().next(cursor, BATCH) {
+                Next::Batch(batch) if batch.len() < BATCH && !lingered && !closed => {
+                    lingered = true;
+                    tokio::time::sleep(LINGER).await;
+                    continue;
+                }
                 Next::Batch(batch) => batch,
                 Next::InTheLedger => self.read(cursor).await?,
                 Next::Nothing => Vec::new(),
             };
-            if !batch.is_empty() && !closed && !lingered && batch.len() < BATCH {
-                lingered = true;
-                tokio::time::sleep(LINGER).await;
-            } else if let Some(&(last, _)) = batch.last() {
+            if let Some(&(last, _)) = batch.last() {
                 let reservations = batch.into_iter().map(|(_, reservation)| reservation).collect();
                 return Ok(Some(Delivery { reservations, tag: last.cast_unsigned() }));
-            } else if closed {
-                return Ok(None);
-            } else {
-                self.outbox().wait().await;
             }
+            if closed {
+                return Ok(None);
+            }
+            self.outbox().wait().await;
         }
     }
 

@@ -18,6 +18,9 @@ use parking_lot::{Mutex, RwLock};
 /// The most sales that there can be at once; far more than a shop opens, and a bound on memory.
 pub(crate) const SALES_MAX: usize = 100_000;
 
+/// The highest number of a sale that the ledger takes: deleted sales keep theirs.
+pub(crate) const SALE_NO_MAX: u32 = 1_000_000;
+
 /// One sale in memory.
 pub(crate) struct SaleCell {
     /// The number of the sale in the ledger.

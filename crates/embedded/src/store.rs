@@ -37,7 +37,8 @@ const ORDER_FIGURES: &str = "SELECT \
      count(*) FILTER (WHERE epoch = ?2 AND status = 'CONFIRMED'), \
      count(*) FILTER (WHERE epoch = ?2 AND released_at IS NOT NULL), \
      count(*) FILTER (WHERE epoch <> ?2), \
-     count(*) FILTER (WHERE epoch = ?2 AND released_at IS NULL AND unit NOT BETWEEN 1 AND ?3) \
+     count(*) FILTER (WHERE epoch = ?2 AND released_at IS NULL AND unit NOT BETWEEN 1 AND ?3), \
+     count(DISTINCT unit) FILTER (WHERE epoch = ?2 AND released_at IS NULL AND unit BETWEEN 1 AND ?3) \
      FROM orders WHERE sale_id = ?1";
 const USERS_WITH_TWO: &str = "SELECT count(*) FROM (SELECT 1 FROM orders \
      WHERE sale_id = ?1 AND epoch = ?2 AND released_at IS NULL GROUP BY user_id HAVING count(*) > 1)";
@@ -214,22 +215,23 @@ fn count(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<Figu
     let (first, end) = (i64::from(no) << PLACE_BITS, (i64::from(no) + 1) << PLACE_BITS);
     let walk = Walk::along(connection, (first, end), epoch)?;
     let single = |sql: &str| connection.query_row(sql, (sale.as_str(), epoch), |row| row.get::<_, u64>(0));
-    let orders: [u64; 5] =
+    let orders: [u64; 6] =
         connection.query_row(ORDER_FIGURES, (sale.as_str(), epoch, total_stock), |row| {
-            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
+            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?])
         })?;
     let without_record = format!(
         "WITH reserved AS MATERIALIZED (SELECT order_id FROM trail WHERE key > {first} AND key < {end} \
          AND kind = {} AND epoch = ?2) {ORDERS_WITHOUT_RECORD}",
         kind::RESERVED
     );
-    let [reserved, confirmed, released, orders_of_other_epochs, units_outside_stock] = orders;
+    let [reserved, confirmed, released, orders_of_other_epochs, units_outside_stock, units_held] = orders;
     Ok(Some(Figures {
         epoch: Epoch(epoch),
         total_stock,
         reserved,
         confirmed,
         released,
+        units_held,
         users_with_two: single(USERS_WITH_TWO)?,
         units_sold_twice: single(UNITS_SOLD_TWICE)?,
         units_outside_stock,

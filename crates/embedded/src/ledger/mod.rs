@@ -68,13 +68,14 @@ impl Ledger {
         let checkpointer = Checkpointer::start(path).map_err(sqlite)?;
         let writer =
             Writer::new(connection, queue.clone(), outbox.clone(), checkpointer.tidy(), recovered.last_seq);
-        let writer = thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run()).map_err(
-            |source| OpenError::Io {
+        let writer = thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer.run_to_the_end())
+            .map_err(|source| OpenError::Io {
                 what: "cannot start the thread of the ledger",
                 path: path.display().to_string(),
                 source,
-            },
-        )?;
+            })?;
         let readers = Arc::new(Readers::open(path)?);
         let threads = Mutex::new(Some(Threads { writer, checkpointer }));
         Ok((Self { queue, readers, outbox, threads }, recovered))

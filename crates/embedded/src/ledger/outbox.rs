@@ -69,9 +69,26 @@ impl Outbox {
         if batch.is_empty() { Next::Nothing } else { Next::Batch(batch) }
     }
 
-    /// What was added since is kept here again. Say so before reading the rows, so that none is missed.
+    /// What is added from here on is kept again. Say so before reading the rows, so that none is missed.
     pub(crate) fn catch_up(&self) {
         self.state.lock().behind = false;
+    }
+
+    /// All the rows that there were: they belong before what was added since, and stay until they are
+    /// [`Outbox::done`] like any others.
+    pub(crate) fn caught_up(&self, rows: &[Numbered]) {
+        let mut state = self.state.lock();
+        // It overflowed in the meantime: the rows are still in the ledger.
+        if state.behind {
+            return;
+        }
+        let Some(&(last, _)) = rows.last() else { return };
+        while state.recent.front().is_some_and(|(first, _)| *first <= last) {
+            state.recent.pop_front();
+        }
+        for row in rows.iter().rev() {
+            state.recent.push_front(row.clone());
+        }
     }
 
     /// The rows could not all be read.

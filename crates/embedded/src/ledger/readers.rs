@@ -1,6 +1,9 @@
 //! Connections for everybody who reads: never the writer's, and never on a purchase's way.
 
-use std::{path::Path, path::PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use flashsale_core::{Error, Result};
 use parking_lot::Mutex;
@@ -17,7 +20,7 @@ const READERS_MAX: usize = 8;
 pub(crate) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl Readers {
@@ -28,19 +31,21 @@ impl Readers {
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
         let first = schema::open_for_reading(path)
             .map_err(|source| OpenError::Sqlite { path: path.display().to_string(), source })?;
-        let permits = Semaphore::new(READERS_MAX);
+        let permits = Arc::new(Semaphore::new(READERS_MAX));
         Ok(Self { path: path.to_owned(), idle: Mutex::new(vec![first]), permits })
     }
 
     /// Runs `read` on a connection, on a thread where it may take its time.
     pub(crate) async fn run<T: Send + 'static>(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let closed = |_| Error::unavailable("the server is shutting down");
-        let _permit = self.permits.acquire().await.map_err(closed)?;
+        let permit = self.permits.clone().acquire_owned().await.map_err(closed)?;
         let readers = self.clone();
         let outcome = task::spawn_blocking(move || {
+            // Held until the read has ended, even if nobody waits for it any more.
+            let _permit = permit;
             let connection = readers.take()?;
             let outcome = read(&connection);
             readers.put_back(connection);

@@ -1,6 +1,6 @@
 //! The form of the ledger's file, and how connections to it are set up.
 
-use std::{path::Path, time::Duration};
+use std::{fs::OpenOptions, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_ledger.sql")];
 
 /// Opens the file for the one writer, making it when there is none.
 pub(crate) fn open_for_writing(path: &Path) -> rusqlite::Result<Connection> {
+    make_for_owner(path);
     let connection = Connection::open(path)?;
     // A checkpoint may be at work on the same file for a moment.
     connection.busy_timeout(Duration::from_secs(10))?;
@@ -31,6 +32,16 @@ pub(crate) fn open_for_writing(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
+}
+
+/// Makes the file so that only its owner reads it; SQLite gives its log the same rights. Where that fails,
+/// SQLite says better what is wrong.
+fn make_for_owner(path: &Path) {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let _ = options.open(path);
 }
 
 /// Opens the file for reading.

@@ -5,9 +5,12 @@
 //! failed once may "succeed" the second time without having written), so everybody who waits is told, and
 //! nothing more is taken. A new start reads what the disk really holds.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use flashsale_core::{
@@ -66,8 +69,20 @@ impl Writer {
         Self { connection, queue, outbox, tidy, last_seq }
     }
 
+    /// Runs; should a panic end it, nobody must go on waiting for a commit that never comes.
+    pub(crate) fn run_to_the_end(self) {
+        let (queue, outbox) = (self.queue.clone(), self.outbox.clone());
+        if catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            error!(
+                "the writer of the ledger ended in a panic: selling stops until the server is started again"
+            );
+            drop(queue.fail("its writer ended in a panic"));
+            outbox.wake();
+        }
+    }
+
     /// Commits groups until the queue is closed and empty, or a commit fails.
-    pub(crate) fn run(mut self) {
+    fn run(mut self) {
         let mut group = Vec::new();
         while self.queue.take(&mut group) {
             match self.commit(&group) {

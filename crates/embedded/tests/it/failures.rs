@@ -10,7 +10,7 @@ use flashsale_core::{
 };
 use rusqlite::Connection;
 
-use crate::support::{Bench, at_once, is_pending, number, reserved, user};
+use crate::support::{Bench, at_once, is_pending, number, reserved, user, within_patience};
 
 /// The ledger refuses every row of this user.
 const BROKEN_DISK: &str = "CREATE TRIGGER broken_disk BEFORE INSERT ON orders WHEN NEW.user_id = 'user-4' \
@@ -76,14 +76,15 @@ async fn breaks(how: &str, why: &str) {
     hold.release();
 
     assert_eq!(changing.await.expect("it was written").sale.name, "Renamed");
-    for refused in [reason(third.await), reason(fourth.await), reason(lookup.await)] {
+    let answers = async { [reason(third.await), reason(fourth.await), reason(lookup.await)] };
+    for refused in within_patience(answers).await {
         assert!(refused.contains(why), "{refused}");
     }
-    everything_is_refused(&bench, &open, why).await;
+    within_patience(everything_is_refused(&bench, &open, why)).await;
     assert_eq!(rows(&outsider), (orders, trail + 1), "nothing of the second group is written");
 
     outsider.execute_batch("DROP TRIGGER broken_disk").expect("mended");
-    everything_is_refused(&bench, &open, why).await;
+    within_patience(everything_is_refused(&bench, &open, why)).await;
     drop(outsider);
     let bench = bench.restart();
     let inventory = bench.inventory();
@@ -122,6 +123,8 @@ async fn whoever_waits_for_room_is_told_of_a_failure_and_does_not_wait_on() {
     let mut fourth = inventory.attempt(&open, user(4));
     assert!(is_pending(&mut fourth).await);
     bench.until_taken();
+    let mut behind = inventory.attempt(&open, user(5));
+    assert!(is_pending(&mut behind).await);
     let mut fill = 10;
     let mut waiting = loop {
         let mut attempt = inventory.attempt(&sold_out, user(fill));
@@ -134,7 +137,8 @@ async fn whoever_waits_for_room_is_told_of_a_failure_and_does_not_wait_on() {
     // Real time from here on, and far less of it than the patience of whoever waits.
     tokio::time::resume();
     hold.release();
-    let failed = reason(fourth.await);
+    let failed = reason(within_patience(fourth).await);
+    assert_eq!(reason(within_patience(behind).await), failed);
     assert_eq!(at_once(&mut waiting).await.map(reason), Some(failed));
 }
 
@@ -146,7 +150,7 @@ async fn a_stop_after_a_failure_ends() {
     bench.outsider().execute_batch(BROKEN_DISK).unwrap();
     reason(bench.inventory().attempt(&open, user(4)).await);
     bench.embedded.close_queue();
-    assert!(queue.receive().await.unwrap().is_none(), "the order queue ends");
+    assert!(within_patience(queue.receive()).await.unwrap().is_none(), "the order queue ends");
     bench.embedded.close();
     bench.embedded.close();
     reason(bench.inventory().attempt(&open, user(5)).await);

@@ -8,7 +8,7 @@ use flashsale_core::{
     order::Ending,
 };
 
-use crate::support::{Bench, id, is_pending, number, user};
+use crate::support::{Bench, id, is_pending, number, user, within_patience};
 
 #[tokio::test]
 async fn a_buyer_who_hangs_up_during_the_commit_holds_the_unit() {
@@ -66,7 +66,7 @@ async fn an_operator_who_hangs_up_while_a_sale_is_deleted_leaves_it_deleted() {
     let mut creating = inventory.create(bench.new_sale("hung", 3));
     assert!(is_pending(&mut creating).await);
     hold.release();
-    let status = creating.await.unwrap();
+    let status = within_patience(creating).await.unwrap();
     assert_eq!((status.sale.epoch, status.sale.total_stock), (Epoch(2), 3));
     assert_eq!(inventory.statuses().await.unwrap().len(), 1);
     bench.reserve(&sale, 1).await;

@@ -6,6 +6,7 @@ mod failures;
 mod hang_up;
 mod opening;
 mod oversell;
+mod queue;
 mod seed_sql;
 mod slow_disk;
 mod support;

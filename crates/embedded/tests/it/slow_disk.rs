@@ -13,7 +13,7 @@ use flashsale_core::{
     sale::SaleChange,
 };
 
-use crate::support::{Bench, at_once, id, is_pending, number, reserved, user};
+use crate::support::{Bench, at_once, id, is_pending, number, reserved, user, within_patience};
 
 /// Of the commit queue, in entries.
 const CAPACITY: u32 = 16_384;
@@ -41,12 +41,14 @@ async fn nobody_is_told_of_a_purchase_before_it_is_committed() {
     assert_eq!(number(&bench.outsider(), "SELECT count(*) FROM orders"), 0);
 
     hold.release();
-    let held = reserved(purchase.await.unwrap());
+    let held = reserved(within_patience(purchase).await.unwrap());
     assert_eq!(number(&bench.outsider(), "SELECT count(*) FROM orders"), 1);
-    let Ok(Decision::AlreadyPurchased(found)) = again.await else { panic!("a user got a second unit") };
+    let Ok(Decision::AlreadyPurchased(found)) = within_patience(again).await else {
+        panic!("a user got a second unit")
+    };
     assert_eq!((found.order_id, found.unit), (held.order_id, held.unit));
-    assert_eq!(turned_away.await, Ok(Decision::SoldOut));
-    assert_eq!(lookup.await.unwrap().map(|found| found.order_id), Some(held.order_id));
+    assert_eq!(within_patience(turned_away).await, Ok(Decision::SoldOut));
+    assert_eq!(within_patience(lookup).await.unwrap().map(|found| found.order_id), Some(held.order_id));
     check_conserved(&bench, &sale).await;
 }
 
@@ -98,9 +100,11 @@ async fn a_rejection_that_rests_on_what_is_durable_does_not_wait_for_the_disk() 
     assert_eq!(attempt(&sold_out, user(3)).await, Some(Ok(Decision::SoldOut)));
 
     hold.release();
-    reserved(behind.await.unwrap());
-    assert_eq!(confirmation.await.unwrap(), [Confirmation::Confirmed]);
-    let Ok(Decision::AlreadyPurchased(found)) = again.await else { panic!("a user got a second unit") };
+    reserved(within_patience(behind).await.unwrap());
+    assert_eq!(within_patience(confirmation).await.unwrap(), [Confirmation::Confirmed]);
+    let Ok(Decision::AlreadyPurchased(found)) = within_patience(again).await else {
+        panic!("a user got a second unit")
+    };
     assert_eq!(found.status, OrderStatus::Confirmed);
     // Their rows rode along.
     let figures = bench.store().figures(&sold_out).await.unwrap();
@@ -132,11 +136,11 @@ async fn whatever_changes_a_sale_is_answered_after_its_commit() {
     assert!(is_pending(&mut turned_away).await, "NOT_ACTIVE before the pause is committed");
 
     hold.release();
-    assert_eq!(releasing.await, Ok(true));
-    assert!(changing.await.unwrap().sale.paused);
-    assert_eq!(resetting.await.unwrap().sale.epoch.0, 2);
-    deleting.await.unwrap();
-    assert_eq!(turned_away.await, Ok(Decision::NotActive));
+    assert_eq!(within_patience(releasing).await, Ok(true));
+    assert!(within_patience(changing).await.unwrap().sale.paused);
+    assert_eq!(within_patience(resetting).await.unwrap().sale.epoch.0, 2);
+    within_patience(deleting).await.unwrap();
+    assert_eq!(within_patience(turned_away).await, Ok(Decision::NotActive));
     check_conserved(&bench, &paused).await;
     check_conserved(&bench, &reset).await;
     assert_eq!(number(&bench.outsider(), "SELECT count(*) FROM sales"), 2);
@@ -154,8 +158,8 @@ async fn a_sale_is_made_after_its_commit_and_nobody_is_answered_about_it_before(
     assert!(is_pending(&mut early).await, "NOT_ACTIVE before it is sure that there is a sale");
 
     hold.release();
-    creating.await.unwrap();
-    assert_eq!(early.await, Ok(Decision::NotActive));
+    within_patience(creating).await.unwrap();
+    assert_eq!(within_patience(early).await, Ok(Decision::NotActive));
     assert_eq!(number(&bench.outsider(), "SELECT count(*) FROM sales"), 1);
     check_conserved(&bench, &sale).await;
 }
@@ -197,8 +201,12 @@ async fn at_its_bound_the_ledger_makes_attempts_wait_and_then_turns_them_away_an
     let mut patient = inventory.attempt(&open, user(3));
     assert!(is_pending(&mut patient).await);
     hold.release();
-    assert_eq!(reserved(first.await.unwrap()).unit.0, 1);
-    assert_eq!(reserved(patient.await.unwrap()).unit.0, 2, "whoever was turned away took no unit");
+    assert_eq!(reserved(within_patience(first).await.unwrap()).unit.0, 1);
+    assert_eq!(
+        reserved(within_patience(patient).await.unwrap()).unit.0,
+        2,
+        "whoever was turned away took no unit"
+    );
     assert_eq!(inventory.purchase(&open, &user(2)).await, Ok(None));
 
     let figures = bench.store().figures(&sold_out).await.unwrap();

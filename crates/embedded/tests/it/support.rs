@@ -209,6 +209,11 @@ pub(crate) async fn at_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -
     .await
 }
 
+/// The outcome of `future`, which must come.
+pub(crate) async fn within_patience<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("an end to the wait")
+}
+
 /// Whether `future` has no outcome, however often it is asked.
 pub(crate) async fn is_pending<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
     for _ in 0..20 {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tracing::{info, warn};
 
 use crate::{
@@ -17,6 +17,10 @@ use crate::{
 };
 
 pub(super) async fn run(common: &Common, serve: Serve) -> Result<ExitCode> {
+    ensure!(
+        serve.cors_origins.len() < 2 || serve.cors_origins.iter().all(|origin| origin != "*"),
+        "cors-origins: * is all origins, so it must stand alone"
+    );
     let stop = shutdown::requested().context("cannot listen for signals")?;
     raise_open_files();
     let running = match serve.profile {
