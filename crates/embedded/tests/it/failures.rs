@@ -113,7 +113,7 @@ async fn a_failed_commit_stops_selling_for_good_and_leaves_nothing_half_written(
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_room_is_told_of_a_failure_and_does_not_wait_on() {
+async fn whoever_waits_for_whatever_is_told_of_a_failure_and_does_not_wait_on() {
     let bench = Bench::start().await;
     let (sold_out, open) = (bench.sale("sold", 1).await, bench.sale("open", 5).await);
     bench.reserve(&sold_out, 1).await;
@@ -125,6 +125,9 @@ async fn whoever_waits_for_room_is_told_of_a_failure_and_does_not_wait_on() {
     bench.until_taken();
     let mut behind = inventory.attempt(&open, user(5));
     assert!(is_pending(&mut behind).await);
+    let asked = user(4);
+    let mut lookup = inventory.purchase(&open, &asked);
+    assert!(is_pending(&mut lookup).await);
     let mut fill = 10;
     let mut waiting = loop {
         let mut attempt = inventory.attempt(&sold_out, user(fill));
@@ -139,6 +142,7 @@ async fn whoever_waits_for_room_is_told_of_a_failure_and_does_not_wait_on() {
     hold.release();
     let failed = reason(within_patience(fourth).await);
     assert_eq!(reason(within_patience(behind).await), failed);
+    assert_eq!(reason(within_patience(lookup).await), failed);
     assert_eq!(at_once(&mut waiting).await.map(reason), Some(failed));
 }
 

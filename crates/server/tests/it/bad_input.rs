@@ -556,6 +556,16 @@ fn whoever_sends_too_much_is_heard_out_and_told() {
 }
 
 #[test]
+fn a_body_that_is_told_to_be_huge_is_refused_unread() {
+    let shop = Shop::open(&[]);
+    for (length, status) in [("8388609", 413), ("999999999999999", 413), ("18446744073709551616", 400)] {
+        let told = format!("content-type: application/json\r\ncontent-length: {length}\r\n");
+        let reply = parse(&exchange(&shop.server, head("POST", PURCHASE, &told).as_bytes()));
+        assert_eq!((reply.status, shop.server.state()), (status, shop.before.clone()), "{length}");
+    }
+}
+
+#[test]
 fn an_endless_body_is_cut_off() {
     let shop = Shop::open(&[]);
     let chunked = "content-type: application/json\r\ntransfer-encoding: chunked\r\n";
@@ -693,6 +703,56 @@ fn half_a_header_is_given_up_after_its_time() {
         let reply = parse(&exchange(&shop.server, half.as_bytes()));
         assert_eq!(shop.refused(&reply, 408), "The request took too long", "{half:?}");
         assert_eq!(reply.header("connection"), "close");
+    }
+}
+
+#[test]
+fn a_connection_that_has_been_served_is_closed_when_it_stays_idle() {
+    let server = Server::start(&["--demo", "--header-timeout", "300ms"]);
+    let request = "GET /health/live HTTP/1.1\r\nhost: flashsale\r\n\r\n";
+    // Its reply, and then not a word: not even the 408 that is for half a request.
+    assert_eq!(parse(&exchange(&server, request.as_bytes())).text, r#"{"status":"up"}"#);
+}
+
+#[test]
+fn requests_sent_at_once_are_answered_in_order() {
+    let server = Server::demo();
+    let purchase = |body: &str| {
+        let length = body.len();
+        format!(
+            "POST {PURCHASE} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    };
+    let good = json!({ "saleId": "sale_1", "userId": "u" }).to_string();
+    let requests =
+        purchase(&good) + &purchase("[]")[..] + &purchase(&good)[..] + &head("GET", "/health/live", "")[..];
+    let replies = String::from_utf8(exchange(&server, requests.as_bytes())).expect("text");
+    let parts = ["\"SUCCESS\"", "must be a JSON object", "\"ALREADY_PURCHASED\"", "{\"status\":\"up\"}"];
+    let places: Vec<_> = parts.iter().map(|part| replies.find(part).expect("a reply")).collect();
+    assert!(places.is_sorted(), "{replies}");
+    assert_eq!(replies.matches("HTTP/1.1 ").count(), 4, "{replies}");
+}
+
+#[test]
+fn a_length_beside_chunks_smuggles_nothing() {
+    let shop = Shop::open(&[]);
+    let good = json!({ "saleId": "sale_1", "userId": "smuggled" }).to_string();
+    let smuggled = head(
+        "POST",
+        PURCHASE,
+        &format!("content-type: application/json\r\ncontent-length: {}\r\n", good.len()),
+    );
+    let body = format!("0\r\n\r\n{smuggled}{good}");
+    for both in [
+        format!("content-length: {}\r\ntransfer-encoding: chunked\r\n", body.len()),
+        format!("transfer-encoding: chunked\r\ncontent-length: {}\r\n", body.len()),
+    ] {
+        let request = format!(
+            "POST {PURCHASE} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{both}\r\n{body}"
+        );
+        let reply = exchange(&shop.server, request.as_bytes());
+        assert_eq!(parse(&reply).status, 400);
+        assert_eq!(shop.server.state(), shop.before);
     }
 }
 

@@ -389,7 +389,7 @@ async fn a_user_id_that_is_none_is_told_at_its_field() {
             // The browser itself asks for an id, and sends nothing.
             browser.see("[data-action=buy]").await?.click().await?;
             let field = browser.see("#user-id").await?;
-            assert_eq!(field.prop("validationMessage").await?.is_some_and(|text| !text.is_empty()), true);
+            assert!(field.prop("validationMessage").await?.is_some_and(|text| !text.is_empty()));
             // 255 characters fit the field, and are too many bytes.
             browser.buy_as(&"é".repeat(255)).await?;
             let complaint = browser.read("#user-id-error").await?;

@@ -65,8 +65,12 @@ fn flat(row: &Value, columns: &[&str]) -> Vec<String> {
     columns.iter().map(cell).collect()
 }
 
+/// Waits until every order is confirmed, on the disk too: the export may lag behind the status.
 fn settle(server: &Server, sale: &str) {
-    server.until("all orders are confirmed", |server| server.status(sale)["reserved"] == 0);
+    server.until("all orders are confirmed", |server| {
+        server.status(sale)["reserved"] == 0
+            && !export(server, sale, "orders", None).text.contains("\"status\":\"RESERVED\"")
+    });
 }
 
 fn of_type<'a>(events: &'a [Value], event_type: &str) -> Vec<&'a Value> {

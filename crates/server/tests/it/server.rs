@@ -119,7 +119,7 @@ impl Server {
             .spawn()
             .expect("the binary starts");
         let log = Arc::new(Mutex::new(Vec::new()));
-        let (found, address) = mpsc::channel();
+        let (found, address) = mpsc::sync_channel(1);
         let (lines, stderr) = (log.clone(), child.stderr.take().expect("a pipe"));
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
