@@ -64,6 +64,12 @@ pub enum OpenError {
         /// The newest version that this program knows.
         known: i64,
     },
+    /// The file is a database, but not a ledger.
+    #[error("{path} is a database of another program: use another data folder")]
+    Foreign {
+        /// The file.
+        path: String,
+    },
     /// The ledger contradicts itself.
     #[error(transparent)]
     Damaged(#[from] Damaged),

@@ -5,7 +5,7 @@
 //! asked, right after such a copy, to copy the little that is left between two groups.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,12 +16,12 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::schema;
 
-/// The log is copied when it is longer than this.
-const LOG_BYTES: u64 = 32 << 20;
+/// The log is copied when it holds more pages than this: 64 MiB, at 4 KiB a page.
+const LOG_PAGES: i64 = 16_384;
 /// How often that is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
 
@@ -38,14 +38,11 @@ impl Checkpointer {
         let connection = schema::open_for_writing(path)?;
         let tidy = Arc::new(AtomicBool::new(false));
         let (stop, stopped) = mpsc::sync_channel(1);
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        let (log, flag) = (PathBuf::from(log), tidy.clone());
+        let flag = tidy.clone();
         let thread = thread::spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                if log.metadata().is_ok_and(|log| log.len() > LOG_BYTES) {
-                    checkpoint(&connection);
-                    flag.store(true, Ordering::Relaxed);
+                if let Err(error) = keep_short(&connection, &flag) {
+                    warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
                 }
             }
         });
@@ -61,17 +58,23 @@ impl Checkpointer {
         // A full channel means that it was told already.
         let _ = self.stop.try_send(());
         if self.thread.join().is_err() {
-            tracing::error!("the checkpointer ended in a panic");
+            error!("the checkpointer ended in a panic");
         }
     }
 }
 
-fn checkpoint(connection: &Connection) {
-    let outcome = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-        Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-    });
-    match outcome {
-        Ok((pages, copied)) => debug!(pages, copied, "checkpoint"),
-        Err(error) => warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds"),
+fn keep_short(connection: &Connection, tidy: &AtomicBool) -> rusqlite::Result<()> {
+    // NOOP only counts. The length of the log's file says nothing, because it is written over in place.
+    let in_the_log = pages(connection, "PRAGMA wal_checkpoint(NOOP)")?;
+    if in_the_log > LOG_PAGES {
+        let copied = pages(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+        debug!(pages = copied, "checkpoint");
+        tidy.store(true, Ordering::Relaxed);
     }
+    Ok(())
+}
+
+/// Runs a checkpoint; how many pages the log holds.
+fn pages(connection: &Connection, checkpoint: &str) -> rusqlite::Result<i64> {
+    connection.query_row(checkpoint, [], |row| row.get(1))
 }

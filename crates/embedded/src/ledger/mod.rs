@@ -59,8 +59,7 @@ impl Ledger {
     /// Opens the ledger at `path`, making it when there is none, and reads memory back from it.
     pub(crate) fn open(path: &Path) -> Result<(Self, Recovered), OpenError> {
         let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
-        let mut connection = schema::open_for_writing(path).map_err(sqlite)?;
-        schema::migrate(&mut connection, path)?;
+        let connection = schema::open(path)?;
         let recovered = recovery::recover(&connection, path)?;
 
         let queue = Arc::new(CommitQueue::default());

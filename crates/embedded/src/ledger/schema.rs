@@ -15,9 +15,21 @@ const APPLICATION_ID: i64 = 0x466C_7368;
 /// The steps from an empty file to the present form; the file's `user_version` says how many it has had.
 const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_ledger.sql")];
 
-/// Opens the file for the one writer, making it when there is none.
-pub(crate) fn open_for_writing(path: &Path) -> rusqlite::Result<Connection> {
+/// Opens the ledger for its one writer, making it when there is none, in its present form.
+pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {
+    let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
     make_for_owner(path);
+    // Looked at before anything of it is changed.
+    if !Connection::open(path).and_then(|connection| is_ours(&connection)).map_err(sqlite)? {
+        return Err(OpenError::Foreign { path: path.display().to_string() });
+    }
+    let mut connection = open_for_writing(path).map_err(sqlite)?;
+    migrate(&mut connection, path)?;
+    Ok(connection)
+}
+
+/// Opens the file for writing.
+pub(crate) fn open_for_writing(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     // A checkpoint may be at work on the same file for a moment.
     connection.busy_timeout(Duration::from_secs(10))?;
@@ -53,7 +65,7 @@ pub(crate) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Brings the file to the present form, in one transaction.
-pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let file = || path.display().to_string();
     let sqlite = |source| OpenError::Sqlite { path: file(), source };
     let known = i64::try_from(MIGRATIONS.len()).expect("there are few migrations");
@@ -70,4 +82,11 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
     transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
     transaction.pragma_update(None, "user_version", known).map_err(sqlite)?;
     transaction.commit().map_err(sqlite)
+}
+
+/// Whether the file is a ledger, or nothing yet.
+fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
+    let id: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(id == APPLICATION_ID || tables == 0)
 }

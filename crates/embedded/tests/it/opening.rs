@@ -116,3 +116,15 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     assert!(said.contains("file is not a database"), "{said}");
     assert_eq!(fs::read_to_string(&file).unwrap(), contents);
 }
+
+#[tokio::test]
+async fn a_database_of_another_program_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(FILE_NAME);
+    rusqlite::Connection::open(&file).unwrap().execute_batch("CREATE TABLE letters (text TEXT)").unwrap();
+    let before = fs::read(&file).unwrap();
+    let refused = open(dir.path()).expect_err("not ours");
+    assert!(matches!(refused, OpenError::Foreign { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("another program"), "{refused}");
+    assert_eq!(fs::read(&file).unwrap(), before);
+}
