@@ -52,7 +52,7 @@ const ORDERS_WITHOUT_RECORD: &str = "SELECT \
 const TRAIL: &str = "SELECT key, kind, epoch, detail ->> '$.totalStock' FROM trail \
      WHERE key > ?1 AND key < ?2 ORDER BY key";
 
-/// The store of a running server.
+/// The store of a running server. Whoever reads it finds everything that was answered before.
 pub(crate) struct Store {
     engine: Arc<Engine>,
     records: Records,
@@ -98,11 +98,11 @@ impl OrderStore for Store {
     }
 
     async fn orders(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<Order>> {
+        self.engine.ledger().queue.flush().await?;
         self.records.orders(sale, after, limit).await
     }
 
     async fn audit(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<AuditEvent>> {
-        // Whoever reads the trail finds in it every attempt that was answered before.
         self.engine.ledger().queue.flush().await?;
         self.records.audit(sale, after, limit).await
     }

@@ -1,8 +1,11 @@
 //! The bounded queue between decisions and the ledger's writer.
 //!
 //! Deciders append while they hold their sale's lock, so that ledger order is decision order. The writer
-//! takes all that waits at once. It is woken only when it sleeps: at once for an entry that somebody waits
-//! for, and after a short linger for audit rows alone, so that rejections are written in large groups.
+//! takes all that waits at once. It is woken only when it sleeps: for an entry that somebody waits for, and
+//! after a short linger for audit rows alone, so that rejections are written in large groups.
+//!
+//! A lone buyer's entry is taken at once. In a crowd, those who were just answered are about to ask again,
+//! so the writer gives as many as last time a moment to gather: a commit costs the same for one as for all.
 
 use std::{mem, pin::pin, time::Duration};
 
@@ -18,6 +21,10 @@ pub(crate) const CAPACITY: usize = 16_384;
 const ENOUGH: usize = 4_096;
 /// …or after this long, whichever comes first.
 const LINGER: Duration = Duration::from_millis(10);
+/// From this many who waited for the last commit on, it is a crowd…
+const CROWD: usize = 8;
+/// …and is given this long to gather for the next.
+const GATHER: Duration = Duration::from_micros(200);
 /// How long a decider waits for room before it says that the system is at its limit.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -33,8 +40,12 @@ pub(crate) struct CommitQueue {
 #[derive(Default)]
 struct State {
     entries: Vec<Entry>,
-    /// Somebody waits for an entry.
-    urgent: bool,
+    /// How many of the entries somebody waits for.
+    awaited: usize,
+    /// How many there were of them in the last group, if it was a crowd.
+    crowd: usize,
+    /// Somebody wants everything written now.
+    hurry: bool,
     writer: WriterIs,
     closed: bool,
     /// Why nothing can be recorded any more.
@@ -51,8 +62,10 @@ enum WriterIs {
     Busy,
     /// Asleep until there is anything.
     Idle,
-    /// Asleep with audit rows at hand, until there is something urgent or enough.
+    /// Asleep with audit rows at hand, until somebody waits or there are enough.
     Lingering,
+    /// Asleep while a crowd gathers.
+    Gathering,
 }
 
 /// The queue, locked, with room for at least one entry.
@@ -102,18 +115,25 @@ impl CommitQueue {
         debug_assert!(group.is_empty());
         let mut state = self.state.lock();
         while !state.ripe() {
-            if state.entries.is_empty() {
+            let patience = if state.entries.is_empty() {
                 state.writer = WriterIs::Idle;
                 self.work.wait(&mut state);
-            } else {
+                continue;
+            } else if state.awaited == 0 {
                 state.writer = WriterIs::Lingering;
-                if self.work.wait_for(&mut state, LINGER).timed_out() {
-                    break;
-                }
+                LINGER
+            } else {
+                state.writer = WriterIs::Gathering;
+                GATHER
+            };
+            if self.work.wait_for(&mut state, patience).timed_out() {
+                break;
             }
         }
         state.writer = WriterIs::Busy;
-        state.urgent = false;
+        state.hurry = false;
+        let awaited = mem::take(&mut state.awaited);
+        state.crowd = if awaited < CROWD { 0 } else { awaited };
         mem::swap(&mut state.entries, group);
         drop(state);
         self.room.notify_waiters();
@@ -127,7 +147,7 @@ impl CommitQueue {
     pub(crate) async fn flush(&self) -> Result<()> {
         let target = {
             let mut state = self.state.lock();
-            state.urgent |= !state.entries.is_empty();
+            state.hurry = !state.entries.is_empty();
             state.wake(&self.work);
             state.appended
         };
@@ -187,7 +207,8 @@ impl CommitQueue {
 impl State {
     /// Whether the writer should take what there is (which, once closed, may be nothing).
     fn ripe(&self) -> bool {
-        self.closed || self.urgent || self.entries.len() >= ENOUGH
+        let gathered = self.awaited > 0 && self.awaited >= self.crowd;
+        self.closed || self.hurry || gathered || self.entries.len() >= ENOUGH
     }
 
     /// Wakes the writer, where it sleeps and should not.
@@ -195,7 +216,8 @@ impl State {
         let wake = match self.writer {
             WriterIs::Busy => false,
             WriterIs::Idle => !self.entries.is_empty(),
-            WriterIs::Lingering => self.ripe(),
+            WriterIs::Lingering => self.awaited > 0 || self.ripe(),
+            WriterIs::Gathering => self.ripe(),
         };
         if wake {
             self.writer = WriterIs::Busy;
@@ -220,7 +242,7 @@ pub(crate) fn failure(reason: &str) -> Error {
 impl Room<'_> {
     /// Appends an entry.
     pub(crate) fn push(&mut self, entry: Entry) {
-        self.state.urgent |= entry.reply.is_some();
+        self.state.awaited += usize::from(entry.reply.is_some());
         self.state.appended += 1;
         self.state.entries.push(entry);
         self.state.wake(self.work);

@@ -16,13 +16,16 @@ use flashsale_core::{
     order::{OrderStatus, Purchase},
     sale::{Phase, SaleStatus},
 };
-use http::{HeaderMap, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 
 use super::{App, body, path, problem::Problem};
 use crate::web::{self, Notice, PurchaseView, SaleView};
 
 type SalePath = Result<Path<String>, PathRejection>;
+
+/// When a visitor should come again whose page could not be made, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 /// The form of a sale's page, and the query of a lookup.
 #[derive(Deserialize)]
@@ -189,7 +192,11 @@ fn page(status: StatusCode, html: askama::Result<String>) -> Response {
                 (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
                 (header::REFERRER_POLICY, "no-referrer"),
             ];
-            (status, headers, Html(html)).into_response()
+            let mut response = (status, headers, Html(html)).into_response();
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            response
         }
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -187,9 +187,7 @@ fn config_file(text: &str) -> tempfile::NamedTempFile {
 /// Runs with a config file.
 fn told_by(file: &str, arguments: &[&str]) -> Ended {
     let file = config_file(file);
-    let mut command = flashsale();
-    command.args(arguments).arg("--config").arg(file.path());
-    run(command)
+    tell(&[arguments, &["--config", file.path().to_str().expect("a plain path")]].concat())
 }
 
 #[test]
@@ -257,20 +255,20 @@ fn an_error_in_a_setting_names_the_key_the_value_and_what_is_allowed() {
         ("log-format", "FLASHSALE_LOG_FORMAT", "xml", "json"),
     ] {
         let words = [key, value, allowed];
-        names(&tell(&["serve", &format!("--{key}={value}")]).bad(2), &words);
+        names(&tell(&["doctor", &format!("--{key}={value}")]).bad(2), &words);
         let mut by_variable = flashsale();
-        by_variable.arg("serve").env(variable, value);
+        by_variable.arg("doctor").env(variable, value);
         names(&run(by_variable).bad(2), &words);
-        names(&told_by(&format!("{key} = \"{value}\"\n"), &["serve"]).bad(1), &words);
+        names(&told_by(&format!("{key} = \"{value}\"\n"), &["doctor"]).bad(1), &words);
     }
-    names(&tell(&["serve", "--config", "/no/such/file"]).bad(1), &["/no/such/file", "No such file"]);
-    names(&told_by("listen", &["serve"]).bad(1), &["not TOML", "line 1"]);
-    names(&told_by("listen = { port = 1 }", &["serve"]).bad(1), &["listen", "must be a text"]);
+    names(&tell(&["doctor", "--config", "/no/such/file"]).bad(1), &["/no/such/file", "No such file"]);
+    names(&told_by("listen", &["doctor"]).bad(1), &["not TOML", "line 1"]);
+    names(&told_by("listen = { port = 1 }", &["doctor"]).bad(1), &["listen", "must be a text"]);
 }
 
 #[test]
 fn a_key_that_is_none_is_refused_and_a_variable_that_is_none_is_pointed_out() {
-    names(&told_by("listn = \"127.0.0.1:0\"\n", &["serve"]).bad(1), &["no key listn", "listen"]);
+    names(&told_by("listn = \"127.0.0.1:0\"\n", &["doctor"]).bad(1), &["no key listn", "listen"]);
     let mut command = flashsale();
     command.arg("doctor").arg("--data-dir").arg(folder().path()).env("FLASHSALE_LISTN", "127.0.0.1:0");
     let done = run(command);
