@@ -34,8 +34,13 @@ struct Body<'a> {
     status: Option<Text<'a>>,
     #[serde(borrow)]
     order_id: Option<Text<'a>>,
+}
+
+/// The field of an error that matters; its `status` is a number.
+#[derive(Deserialize)]
+struct Problem<'a> {
     #[serde(borrow)]
-    message: Option<Text<'a>>,
+    message: Text<'a>,
 }
 
 /// `Option<Cow<str>>` would always copy; through this, text without escapes is borrowed.
@@ -49,8 +54,8 @@ pub(crate) fn read(status: StatusCode, retry_after: bool, body: &[u8]) -> Outcom
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE if retry_after => Outcome::Refused,
         StatusCode::OK => decision(body).unwrap_or_else(unexpected),
-        StatusCode::BAD_REQUEST => match serde_json::from_slice::<Body<'_>>(body) {
-            Ok(Body { message: Some(Text(message)), .. }) if message == "Sale is not currently active" => {
+        StatusCode::BAD_REQUEST => match serde_json::from_slice::<Problem<'_>>(body) {
+            Ok(Problem { message: Text(message) }) if message == "Sale is not currently active" => {
                 Outcome::NotActive
             }
             _ => unexpected(),
@@ -116,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_closed_sale_is_not_a_failure_but_any_other_400_is() {
-        let closed = br#"{"statusCode":400,"message":"Sale is not currently active","error":"Bad Request"}"#;
+        let closed = br#"{"status":400,"statusCode":400,"message":"Sale is not currently active","error":"Bad Request"}"#;
         assert_eq!(read(StatusCode::BAD_REQUEST, false, closed), Outcome::NotActive);
         let other =
             read(StatusCode::BAD_REQUEST, false, br#"{"statusCode":400,"message":"userId is too long"}"#);

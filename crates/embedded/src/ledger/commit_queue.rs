@@ -1,11 +1,8 @@
 //! The bounded queue between decisions and the ledger's writer.
 //!
 //! Deciders append while they hold their sale's lock, so that ledger order is decision order. The writer
-//! takes all that waits at once. It is woken only when it sleeps: for an entry that somebody waits for, and
-//! after a short linger for audit rows alone, so that rejections are written in large groups.
-//!
-//! A lone buyer's entry is taken at once. In a crowd, those who were just answered are about to ask again,
-//! so the writer gives as many as last time a moment to gather: a commit costs the same for one as for all.
+//! takes all that waits at once. It is woken only when it sleeps: at once for an entry that somebody waits
+//! for, and after a short linger for audit rows alone, so that rejections are written in large groups.
 
 use std::{mem, pin::pin, time::Duration};
 
@@ -21,10 +18,6 @@ pub(crate) const CAPACITY: usize = 16_384;
 const ENOUGH: usize = 4_096;
 /// …or after this long, whichever comes first.
 const LINGER: Duration = Duration::from_millis(10);
-/// From this many who waited for the last commit on, it is a crowd…
-const CROWD: usize = 8;
-/// …and is given this long to gather for the next.
-const GATHER: Duration = Duration::from_micros(200);
 /// How long a decider waits for room before it says that the system is at its limit.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -40,12 +33,8 @@ pub(crate) struct CommitQueue {
 #[derive(Default)]
 struct State {
     entries: Vec<Entry>,
-    /// How many of the entries somebody waits for.
-    awaited: usize,
-    /// How many there were of them in the last group, if it was a crowd.
-    crowd: usize,
-    /// Somebody wants everything written now.
-    hurry: bool,
+    /// Somebody waits for an entry.
+    urgent: bool,
     writer: WriterIs,
     closed: bool,
     /// Why nothing can be recorded any more.
@@ -62,10 +51,8 @@ enum WriterIs {
     Busy,
     /// Asleep until there is anything.
     Idle,
-    /// Asleep with audit rows at hand, until somebody waits or there are enough.
+    /// Asleep with audit rows at hand, until there is something urgent or enough.
     Lingering,
-    /// Asleep while a crowd gathers.
-    Gathering,
 }
 
 /// The queue, locked, with room for at least one entry.
@@ -115,25 +102,18 @@ impl CommitQueue {
         debug_assert!(group.is_empty());
         let mut state = self.state.lock();
         while !state.ripe() {
-            let patience = if state.entries.is_empty() {
+            if state.entries.is_empty() {
                 state.writer = WriterIs::Idle;
                 self.work.wait(&mut state);
-                continue;
-            } else if state.awaited == 0 {
-                state.writer = WriterIs::Lingering;
-                LINGER
             } else {
-                state.writer = WriterIs::Gathering;
-                GATHER
-            };
-            if self.work.wait_for(&mut state, patience).timed_out() {
-                break;
+                state.writer = WriterIs::Lingering;
+                if self.work.wait_for(&mut state, LINGER).timed_out() {
+                    break;
+                }
             }
         }
         state.writer = WriterIs::Busy;
-        state.hurry = false;
-        let awaited = mem::take(&mut state.awaited);
-        state.crowd = if awaited < CROWD { 0 } else { awaited };
+        state.urgent = false;
         mem::swap(&mut state.entries, group);
         drop(state);
         self.room.notify_waiters();
@@ -147,7 +127,7 @@ impl CommitQueue {
     pub(crate) async fn flush(&self) -> Result<()> {
         let target = {
             let mut state = self.state.lock();
-            state.hurry = !state.entries.is_empty();
+            state.urgent |= !state.entries.is_empty();
             state.wake(&self.work);
             state.appended
         };
@@ -207,8 +187,7 @@ impl CommitQueue {
 impl State {
     /// Whether the writer should take what there is (which, once closed, may be nothing).
     fn ripe(&self) -> bool {
-        let gathered = self.awaited > 0 && self.awaited >= self.crowd;
-        self.closed || self.hurry || gathered || self.entries.len() >= ENOUGH
+        self.closed || self.urgent || self.entries.len() >= ENOUGH
     }
 
     /// Wakes the writer, where it sleeps and should not.
@@ -216,8 +195,7 @@ impl State {
         let wake = match self.writer {
             WriterIs::Busy => false,
             WriterIs::Idle => !self.entries.is_empty(),
-            WriterIs::Lingering => self.awaited > 0 || self.ripe(),
-            WriterIs::Gathering => self.ripe(),
+            WriterIs::Lingering => self.ripe(),
         };
         if wake {
             self.writer = WriterIs::Busy;
@@ -242,7 +220,7 @@ pub(crate) fn failure(reason: &str) -> Error {
 impl Room<'_> {
     /// Appends an entry.
     pub(crate) fn push(&mut self, entry: Entry) {
-        self.state.awaited += usize::from(entry.reply.is_some());
+        self.state.urgent |= entry.reply.is_some();
         self.state.appended += 1;
         self.state.entries.push(entry);
         self.state.wake(self.work);

@@ -43,8 +43,11 @@ struct Driver {
 
 impl Driver {
     fn start() -> Self {
+        let profile = tempfile::tempdir().expect("a temporary folder");
         let mut child = Command::new(program("CHROMEDRIVER", "chromedriver"))
             .arg("--port=0")
+            // What the browser leaves behind goes with the folder.
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -56,8 +59,7 @@ impl Driver {
             port.trim_end_matches('.').parse::<u16>().ok()
         });
         // Made before the port is looked at, so that the process ends whatever it said.
-        let mut driver =
-            Self { child, url: String::new(), profile: tempfile::tempdir().expect("a temporary folder") };
+        let mut driver = Self { child, url: String::new(), profile };
         driver.url = format!("http://127.0.0.1:{}", port.expect("chromedriver says its port"));
         driver
     }
@@ -132,7 +134,7 @@ fn capabilities(driver: &Driver, script: Script) -> WebDriverResult<thirtyfour::
         "--disable-component-update",
         "--disable-sync",
         "--window-size=1280,900",
-        &format!("--user-data-dir={}", driver.profile.path().display()),
+        &format!("--user-data-dir={}", driver.profile.path().join("profile").display()),
     ] {
         capabilities.add_arg(argument)?;
     }
