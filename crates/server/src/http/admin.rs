@@ -14,7 +14,7 @@ use super::{
     App,
     body::Json,
     path,
-    problem::{Problem, ProblemBody},
+    problem::{AdminProblems, Problem},
     sales::SaleBody,
 };
 
@@ -89,9 +89,7 @@ pub(crate) struct ResetReply {
     request_body = CreateSale,
     responses(
         (status = 201, description = "The sale was made", body = SaleBody),
-        (status = 400, description = "A value is not what it must be", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "The id is taken", body = ProblemBody, content_type = "application/problem+json"),
+        AdminProblems,
     )
 )]
 pub(crate) async fn create(State(app): State<App>, Json(new): Json<CreateSale>) -> Result<Response, Problem> {
@@ -112,8 +110,7 @@ pub(crate) async fn create(State(app): State<App>, Json(new): Json<CreateSale>) 
     params(("saleId" = String, Path, description = "The sale")),
     responses(
         (status = 200, description = "Its state", body = SaleBody),
-        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
+        AdminProblems,
     )
 )]
 pub(crate) async fn show(State(app): State<App>, sale: SalePath) -> Result<Reply<SaleBody>, Problem> {
@@ -130,10 +127,7 @@ pub(crate) async fn show(State(app): State<App>, sale: SalePath) -> Result<Reply
     request_body = ChangeSale,
     responses(
         (status = 200, description = "Its new state", body = SaleBody),
-        (status = 400, description = "A value is not what it must be", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "A unit above the new stock is held", body = ProblemBody, content_type = "application/problem+json"),
+        AdminProblems,
     )
 )]
 pub(crate) async fn change(
@@ -155,8 +149,7 @@ pub(crate) async fn change(
     params(("saleId" = String, Path, description = "The sale")),
     responses(
         (status = 200, description = "Its new state", body = SaleBody),
-        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
+        AdminProblems,
     )
 )]
 pub(crate) async fn pause(State(app): State<App>, sale: SalePath) -> Result<Reply<SaleBody>, Problem> {
@@ -172,8 +165,7 @@ pub(crate) async fn pause(State(app): State<App>, sale: SalePath) -> Result<Repl
     params(("saleId" = String, Path, description = "The sale")),
     responses(
         (status = 200, description = "Its new state", body = SaleBody),
-        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
+        AdminProblems,
     )
 )]
 pub(crate) async fn resume(State(app): State<App>, sale: SalePath) -> Result<Reply<SaleBody>, Problem> {
@@ -189,9 +181,7 @@ pub(crate) async fn resume(State(app): State<App>, sale: SalePath) -> Result<Rep
     params(("saleId" = String, Path, description = "The sale")),
     responses(
         (status = 204, description = "The sale is gone"),
-        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "It has orders; reset it first if they are to be lost", body = ProblemBody, content_type = "application/problem+json"),
+        AdminProblems,
     )
 )]
 pub(crate) async fn delete(State(app): State<App>, sale: SalePath) -> Result<StatusCode, Problem> {
@@ -208,9 +198,7 @@ pub(crate) async fn delete(State(app): State<App>, sale: SalePath) -> Result<Sta
     request_body = ResetSale,
     responses(
         (status = 200, description = "The sale was reset", body = ResetReply),
-        (status = 400, description = "The id is not what it must be", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
+        AdminProblems,
     )
 )]
 pub(crate) async fn reset(

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 
 use super::{
     App, path,
-    problem::{Problem, ProblemBody},
+    problem::{AdminProblems, Problem, ProblemBody},
 };
 
 /// Rows of a page: large enough to stream fast, small enough to hold in memory many times.
@@ -172,9 +172,8 @@ impl Row for AuditEvent {
     params(("saleId" = String, Path, description = "The sale")),
     responses(
         (status = 200, description = "All orders, streamed", content((String = "application/x-ndjson"), (String = "text/csv"))),
-        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
         (status = 406, description = "Neither format is accepted", body = ProblemBody, content_type = "application/problem+json"),
+        AdminProblems,
     )
 )]
 pub(crate) async fn orders(
@@ -194,9 +193,8 @@ pub(crate) async fn orders(
     params(("saleId" = String, Path, description = "The sale")),
     responses(
         (status = 200, description = "All events, streamed", content((String = "application/x-ndjson"), (String = "text/csv"))),
-        (status = 401, description = "The admin token is missing or wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
         (status = 406, description = "Neither format is accepted", body = ProblemBody, content_type = "application/problem+json"),
+        AdminProblems,
     )
 )]
 pub(crate) async fn audit(

@@ -1,6 +1,6 @@
 //! The HTTP interface: a file per noun, errors and documentation beside each handler.
 //!
-//! [`listener`] accepts, `body` reads within bounds, `problem` says what is wrong; [`router`] is the list of
+//! [`listener`] accepts, `body` reads within bounds, `problem` says what is wrong; `router` is the list of
 //! everything that can be asked.
 
 mod admin;

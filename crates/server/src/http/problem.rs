@@ -1,6 +1,6 @@
 //! Errors as people and programs get them: `application/problem+json` (RFC 9457), with the seed's fields.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     body::Body,
@@ -9,7 +9,10 @@ use axum::{
 use flashsale_core::Error;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response::Response as Documented},
+};
 
 /// What went wrong with a request.
 #[derive(Debug)]
@@ -108,5 +111,56 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+/// The problems of a lookup, for the API's documentation.
+pub(crate) struct LookupProblems;
+/// The problems of a purchase.
+pub(crate) struct PurchaseProblems;
+/// The problems of what only the operator may do.
+pub(crate) struct AdminProblems;
+
+impl IntoResponses for LookupProblems {
+    fn responses() -> BTreeMap<String, RefOr<Documented>> {
+        documented(&[400, 404, 503])
+    }
+}
+
+impl IntoResponses for PurchaseProblems {
+    fn responses() -> BTreeMap<String, RefOr<Documented>> {
+        documented(&[400, 404, 408, 413, 415, 503])
+    }
+}
+
+impl IntoResponses for AdminProblems {
+    fn responses() -> BTreeMap<String, RefOr<Documented>> {
+        documented(&[400, 401, 404, 408, 409, 413, 415, 503])
+    }
+}
+
+fn documented(statuses: &[u16]) -> BTreeMap<String, RefOr<Documented>> {
+    let one = |status: &u16| {
+        let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response = ResponseBuilder::new()
+            .description(what(*status))
+            .content("application/problem+json", body)
+            .build();
+        (status.to_string(), RefOr::T(response))
+    };
+    statuses.iter().map(one).collect()
+}
+
+/// What a status means here.
+fn what(status: u16) -> &'static str {
+    match status {
+        400 => "A value is not what it must be, or the sale is not active; the message says which",
+        401 => "The admin token is missing or wrong",
+        404 => "There is no such sale",
+        408 => "The body took too long to arrive",
+        409 => "It does not fit the state that the sale is in; the message says why",
+        413 => "The body is too long",
+        415 => "The body is not JSON",
+        _ => "The system is at its limit, or cannot record anything right now; see Retry-After",
     }
 }

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::{
     App, body,
-    problem::{Problem, ProblemBody},
+    problem::{LookupProblems, Problem, PurchaseProblems},
 };
 
 /// What the seed says to somebody who got a unit.
@@ -84,12 +84,7 @@ pub(crate) struct UserPurchase {
     request_body = PurchaseRequest<'_>,
     responses(
         (status = 200, description = "The attempt was decided", body = PurchaseReply),
-        (status = 400, description = "The sale is not active, or the request is not what it must be", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long to arrive", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too long", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "The system is at its limit, or cannot record a purchase; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
+        PurchaseProblems,
     )
 )]
 pub(crate) async fn attempt(State(app): State<App>, request: Request) -> Response {
@@ -159,9 +154,7 @@ fn json(body: Bytes) -> Response {
     ),
     responses(
         (status = 200, description = "What the user holds", body = UserPurchase),
-        (status = 400, description = "An id is not what it must be", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "The answer cannot be known right now", body = ProblemBody, content_type = "application/problem+json"),
+        LookupProblems,
     )
 )]
 pub(crate) async fn of_user(

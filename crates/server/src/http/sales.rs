@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    problem::{Problem, ProblemBody},
+    problem::{LookupProblems, Problem},
 };
 
 /// The state of a sale at one instant.
@@ -102,8 +102,7 @@ pub(crate) async fn list(State(app): State<App>) -> Result<Json<Vec<SaleBody>>, 
     params(("saleId" = String, Path, description = "The sale")),
     responses(
         (status = 200, description = "Its state", body = SaleBody),
-        (status = 400, description = "The id is not what it must be", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sale", body = ProblemBody, content_type = "application/problem+json"),
+        LookupProblems,
     )
 )]
 pub(crate) async fn status(
