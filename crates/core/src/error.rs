@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::ids::SaleId;
 
-/// The result of whatever may fail with an [`Error`].
+/// The result of whatever may fail with an [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why something was not done. When it is returned, nothing was half done.
