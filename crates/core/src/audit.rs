@@ -1,11 +1,10 @@
 //! The audit trail: every attempt with its outcome, and whatever else happened to a sale.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
 
 use crate::{
     clock::Timestamp,
+    error::Invalid,
     ids::{SaleId, UserId},
 };
 
@@ -13,8 +12,7 @@ use crate::{
 pub const OPERATOR: &str = "admin";
 
 /// What happened. The names are those of the seed, and are part of the API.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EventType {
     /// Somebody tried to buy.
     Attempted,
@@ -34,8 +32,6 @@ pub enum EventType {
     Cancelled,
     /// The order store refused an order for good.
     FailedDb,
-    /// A sale was made.
-    AdminCreated,
     /// A sale was changed.
     AdminChanged,
     /// A sale was reset: a new epoch, all units back.
@@ -45,6 +41,21 @@ pub enum EventType {
 }
 
 impl EventType {
+    const ALL: [Self; 12] = [
+        Self::Attempted,
+        Self::Reserved,
+        Self::RejectedSoldOut,
+        Self::RejectedDuplicate,
+        Self::RejectedNotActive,
+        Self::Confirmed,
+        Self::Expired,
+        Self::Cancelled,
+        Self::FailedDb,
+        Self::AdminChanged,
+        Self::AdminReset,
+        Self::AdminDeleted,
+    ];
+
     /// Its name in the API, the SQL and the documentation.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -58,7 +69,6 @@ impl EventType {
             Self::Expired => "EXPIRED",
             Self::Cancelled => "CANCELLED",
             Self::FailedDb => "FAILED_DB",
-            Self::AdminCreated => "ADMIN_CREATED",
             Self::AdminChanged => "ADMIN_CHANGED",
             Self::AdminReset => "ADMIN_RESET",
             Self::AdminDeleted => "ADMIN_DELETED",
@@ -72,6 +82,17 @@ impl fmt::Display for EventType {
     }
 }
 
+impl FromStr for EventType {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|event_type| event_type.as_str() == text)
+            .ok_or_else(|| Invalid::new("eventType", "must be an event of the audit trail"))
+    }
+}
+
 /// One event of the audit trail, as exports show it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AuditEvent {
@@ -81,8 +102,8 @@ pub struct AuditEvent {
     pub sale_id: SaleId,
     /// Who tried, or [`OPERATOR`].
     pub user_id: UserId,
-    /// What happened: the name of an [`EventType`].
-    pub event_type: String,
+    /// What happened.
+    pub event_type: EventType,
     /// Details, as a JSON object in text.
     pub metadata: String,
     /// When.

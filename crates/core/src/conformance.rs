@@ -364,7 +364,6 @@ pub async fn everything_is_on_record<H: Harness>() {
     let ids: HashSet<i64> = events.iter().map(|event| event.id).collect();
     assert_eq!(ids.len(), events.len(), "each event has an id of its own");
     let mut expected = [
-        "admin ADMIN_CREATED",
         "user-1 ATTEMPTED",
         "user-1 RESERVED",
         "user-1 ATTEMPTED",

@@ -92,22 +92,23 @@ CREATE TABLE trail (
 CREATE TABLE trail_kinds (
     kind       INTEGER PRIMARY KEY,
     event_type TEXT    NOT NULL UNIQUE,
-    -- Whether it is the outcome of an attempt, and so shows as two events.
-    attempt    INTEGER NOT NULL
+    -- As how many events it shows: two for an attempt (ATTEMPTED and the outcome); none for the making of a
+    -- sale, which is before all attempts, so that a trail counts what happened to the sale.
+    events     INTEGER NOT NULL CHECK (events IN (0, 1, 2))
 ) STRICT;
-INSERT INTO trail_kinds (kind, event_type, attempt) VALUES
-    (1, 'RESERVED', 1),
-    (2, 'REJECTED_SOLD_OUT', 1),
-    (3, 'REJECTED_DUPLICATE', 1),
-    (4, 'REJECTED_NOT_ACTIVE', 1),
-    (5, 'CONFIRMED', 0),
-    (6, 'EXPIRED', 0),
-    (7, 'CANCELLED', 0),
-    (8, 'FAILED_DB', 0),
+INSERT INTO trail_kinds (kind, event_type, events) VALUES
+    (1, 'RESERVED', 2),
+    (2, 'REJECTED_SOLD_OUT', 2),
+    (3, 'REJECTED_DUPLICATE', 2),
+    (4, 'REJECTED_NOT_ACTIVE', 2),
+    (5, 'CONFIRMED', 1),
+    (6, 'EXPIRED', 1),
+    (7, 'CANCELLED', 1),
+    (8, 'FAILED_DB', 1),
     (9, 'ADMIN_CREATED', 0),
-    (10, 'ADMIN_CHANGED', 0),
-    (11, 'ADMIN_RESET', 0),
-    (12, 'ADMIN_DELETED', 0);
+    (10, 'ADMIN_CHANGED', 1),
+    (11, 'ADMIN_RESET', 1),
+    (12, 'ADMIN_DELETED', 1);
 
 -- The trail as the events that people ask for: ATTEMPTED and the outcome for every attempt, one for the rest.
 CREATE VIEW order_audit_trail AS
@@ -129,4 +130,4 @@ FROM numbered
 CROSS JOIN trail ON trail.key > (numbered.no << 40) AND trail.key < ((numbered.no + 1) << 40)
 CROSS JOIN trail_kinds ON trail_kinds.kind = trail.kind
 CROSS JOIN halves
-WHERE half = 1 OR trail_kinds.attempt = 1;
+WHERE half + trail_kinds.events >= 2;

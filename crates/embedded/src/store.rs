@@ -198,7 +198,7 @@ fn audit_event(row: &Row<'_>) -> rusqlite::Result<AuditEvent> {
         id: row.get(0)?,
         sale_id: parsed(row, 1)?,
         user_id: parsed(row, 2)?,
-        event_type: row.get(3)?,
+        event_type: parsed(row, 3)?,
         metadata: row.get(4)?,
         created_at: parsed(row, 5)?,
     })

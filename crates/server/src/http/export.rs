@@ -135,7 +135,7 @@ impl Row for AuditEvent {
             self.id.to_string(),
             self.sale_id.to_string(),
             self.user_id.to_string(),
-            self.event_type.clone(),
+            self.event_type.to_string(),
             self.metadata.clone(),
             self.created_at.to_string(),
         ]
@@ -156,7 +156,7 @@ impl Row for AuditEvent {
             id: self.id,
             sale_id: &self.sale_id,
             user_id: self.user_id.as_str(),
-            event_type: &self.event_type,
+            event_type: self.event_type.as_str(),
             metadata: RawValue::from_string(self.metadata.clone())?,
             created_at: self.created_at.to_string(),
         })
