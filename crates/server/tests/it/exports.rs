@@ -235,7 +235,7 @@ fn the_trail_has_two_events_an_attempt_and_one_a_confirmation() {
         assert_eq!(columns, BTreeSet::from(AUDIT_COLUMNS));
         assert_eq!((&row["saleId"], &row["metadata"]["epoch"]), (&json!("one"), &json!(1)), "{row}");
     }
-    for of_the_order in [&rows[2], &rows[3]] {
+    for of_the_order in [&rows[1], &rows[2]] {
         assert_eq!(
             (&of_the_order["metadata"]["orderId"], &of_the_order["metadata"]["unit"]),
             (&order, &json!(1))
@@ -296,7 +296,7 @@ fn more_rows_than_a_page_come_whole_and_once_each() {
 
     let trail = ndjson(&server, "big", "audit");
     assert_whole(&trail);
-    assert_eq!(trail.len(), 3 * BUYERS * EACH + 1);
+    assert_eq!(trail.len(), 3 * BUYERS * EACH);
     for event_type in ["ATTEMPTED", "RESERVED", "CONFIRMED"] {
         let users: BTreeSet<_> = of_type(&trail, event_type).iter().map(|row| text(row, "userId")).collect();
         assert_eq!(users.len(), BUYERS * EACH, "{event_type}");
