@@ -162,7 +162,9 @@ fn purchase_view(held: &Purchase) -> PurchaseView {
 /// What a visitor reads when an attempt could not be decided; problems of the sale itself are pages.
 fn notice_of(error: Error) -> Result<Notice, Problem> {
     match error {
-        Error::Invalid(invalid) if invalid.field == "userId" => Ok(Notice::InvalidUserId(invalid.complaint)),
+        Error::Invalid(invalid) if invalid.field == "userId" => {
+            Ok(Notice::InvalidUserId(format!("A user ID {}.", invalid.complaint)))
+        }
         Error::Busy { retry_after } => Ok(Notice::Busy { retry_after_s: retry_after.as_secs().max(1) }),
         Error::Unavailable { .. } => Ok(Notice::Unavailable),
         other => Err(other.into()),
