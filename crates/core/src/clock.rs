@@ -40,12 +40,6 @@ impl Timestamp {
     pub fn before(self, duration: Duration) -> Self {
         Self::from_millis(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
-
-    /// How long it is from `earlier` to this moment; zero when it is not earlier.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
-    }
 }
 
 impl fmt::Display for Timestamp {

@@ -64,12 +64,6 @@ impl Invalid {
     pub fn new(field: &'static str, complaint: impl Into<String>) -> Self {
         Self { field, complaint: complaint.into() }
     }
-
-    /// The same complaint about another field: for types that several fields share.
-    #[must_use]
-    pub fn of(self, field: &'static str) -> Self {
-        Self { field, ..self }
-    }
 }
 
 impl fmt::Display for Invalid {

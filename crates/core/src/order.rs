@@ -53,12 +53,6 @@ impl OrderStatus {
             Self::Cancelled => "CANCELLED",
         }
     }
-
-    /// Whether an order of this status holds a unit.
-    #[must_use]
-    pub fn is_live(self) -> bool {
-        matches!(self, Self::Reserved | Self::Confirmed)
-    }
 }
 
 impl fmt::Display for OrderStatus {

@@ -1,7 +1,5 @@
 //! A sale: a named stock with a time window.
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     clock::Timestamp,
     error::Invalid,
@@ -102,8 +100,7 @@ impl Window {
 }
 
 /// Where a moment lies in relation to a sale's window. A pause does not change it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     /// Before the start.
     Upcoming,
