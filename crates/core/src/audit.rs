@@ -38,10 +38,12 @@ pub enum EventType {
     AdminReset,
     /// A sale was deleted.
     AdminDeleted,
+    /// The stock was rebuilt from the records after the part that decides had lost it.
+    Recovered,
 }
 
 impl EventType {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Attempted,
         Self::Reserved,
         Self::RejectedSoldOut,
@@ -54,6 +56,7 @@ impl EventType {
         Self::AdminChanged,
         Self::AdminReset,
         Self::AdminDeleted,
+        Self::Recovered,
     ];
 
     /// Its name in the API, the SQL and the documentation.
@@ -72,6 +75,7 @@ impl EventType {
             Self::AdminChanged => "ADMIN_CHANGED",
             Self::AdminReset => "ADMIN_RESET",
             Self::AdminDeleted => "ADMIN_DELETED",
+            Self::Recovered => "RECOVERED",
         }
     }
 }

@@ -114,9 +114,9 @@ pub async fn check_conserved(harness: &impl Harness, sale: &SaleId) {
     assert_eq!(figures.orders_of_other_epochs, 0, "no order of another epoch");
     assert_eq!(figures.sold_out_too_early, 0, "nobody was told SOLD_OUT while a unit was free");
     assert_eq!(figures.orders_without_record, 0, "every order is on record");
-    let places = figures.places.expect("something is on record");
-    assert_eq!(figures.records, places.end() - places.start() + 1, "no place in the sequence is missing");
-    assert_eq!(figures.last_place, *places.end(), "the last place is on record");
+    assert!(figures.records > 0, "something is on record");
+    assert_eq!(figures.records_missing, 0, "nothing in the sequence is missing");
+    assert_eq!(figures.records_unexpected, 0, "nothing is on record that was not decided");
 }
 
 /// P1, P5: a crowd gets exactly the stock, unit by unit, and the others are told that it is sold out.
@@ -435,6 +435,8 @@ pub async fn listings_come_in_pages<H: Harness>() {
     let harness = H::start().await;
     let sale = open(&harness, "pages", 25).await;
     crowd(&harness, &sale, 0..25).await;
+    // Where reservation and order are not one row, there are no orders before.
+    confirm(&harness, 25).await;
     let (mut seen, mut after) = (Vec::new(), 0);
     loop {
         let page = harness.store().orders(&sale, after, 10).await.expect("a page");

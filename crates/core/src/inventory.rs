@@ -172,6 +172,7 @@ impl Inventory {
             let reservation = Reservation {
                 sale_id: self.sale.id.clone(),
                 epoch: self.sale.epoch,
+                place,
                 unit,
                 user_id: user.clone(),
                 order_id: mint(),

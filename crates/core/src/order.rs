@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Timestamp,
     error::Invalid,
-    ids::{Epoch, OrderId, SaleId, Unit, UserId},
+    ids::{Epoch, OrderId, Place, SaleId, Unit, UserId},
 };
 
 /// A unit held for a user, decided but perhaps not yet an order row.
@@ -18,6 +18,8 @@ pub struct Reservation {
     pub sale_id: SaleId,
     /// The life of the sale in which it was decided.
     pub epoch: Epoch,
+    /// Where it stands in the sale's sequence.
+    pub place: Place,
     /// The unit that is held.
     pub unit: Unit,
     /// For whom.

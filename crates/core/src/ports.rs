@@ -4,7 +4,7 @@
 //! [`OrderStore`] keeps the orders and the audit trail. [`Clock`] and [`OrderIds`] are time and randomness,
 //! so that tests can inject theirs. The contract behind the signatures is `conformance`.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -106,8 +106,8 @@ pub struct Figures {
     pub confirmed: u64,
     /// Orders that ended without a purchase.
     pub released: u64,
-    /// Different units of the stock that live orders hold.
-    pub units_held: u64,
+    /// Units that can still be had: counted unit by unit, or what the part that decides says.
+    pub available: u64,
     /// Users with more than one live order.
     pub users_with_two: u64,
     /// Units with more than one live order.
@@ -130,12 +130,12 @@ pub struct Figures {
     pub audited_confirmed: u64,
     /// Orders without a record of their reservation, and records of a reservation without an order.
     pub orders_without_record: u64,
-    /// The places of the sale's sequence that are on record, over all epochs.
-    pub places: Option<RangeInclusive<u64>>,
-    /// How many records there are, over all epochs; as many as places, if nothing was dropped.
+    /// How many records there are, over all epochs.
     pub records: u64,
-    /// The last place that the sale itself remembers to have given and recorded.
-    pub last_place: u64,
+    /// Records that were numbered and are not there: they were dropped.
+    pub records_missing: u64,
+    /// Records beyond the last number that was given.
+    pub records_unexpected: u64,
     /// `SOLD_OUT` decisions of this epoch that were made while a unit was still free.
     pub sold_out_too_early: u64,
 }

@@ -16,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use flashsale_core::{
     Result,
-    ids::{Epoch, Unit},
+    ids::{Epoch, Place, Unit},
     order::Reservation,
     ports::{Delivery, OrderQueue},
 };
@@ -35,7 +35,7 @@ const BATCH: usize = 1_024;
 /// How long a delivery that is not full waits for more: confirming many at once costs little more than one.
 const LINGER: Duration = Duration::from_millis(20);
 
-const NEXT: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, reserved_at FROM orders \
+const NEXT: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, reserved_at, place FROM orders \
      WHERE seq > ?1 AND status = 'RESERVED' ORDER BY seq LIMIT ?2";
 
 /// The queue.
@@ -126,6 +126,7 @@ fn reservation(row: &Row<'_>) -> rusqlite::Result<Numbered> {
         order_id: parsed(row, 1)?,
         sale_id: parsed(row, 2)?,
         epoch: Epoch(row.get(3)?),
+        place: Place(row.get(7)?),
         unit: Unit(row.get(4)?),
         user_id: parsed(row, 5)?,
         reserved_at: parsed(row, 6)?,

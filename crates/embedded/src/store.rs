@@ -213,7 +213,8 @@ fn count(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<Figu
         .optional()?;
     let Some((no, epoch, total_stock, last_place)) = found else { return Ok(None) };
     let (first, end) = (i64::from(no) << PLACE_BITS, (i64::from(no) + 1) << PLACE_BITS);
-    let walk = Walk::along(connection, (first, end), epoch)?;
+    let walk = Walk::along(connection, (first, end), last_place, epoch)?;
+    let unexpected = walk.unexpected;
     let single = |sql: &str| connection.query_row(sql, (sale.as_str(), epoch), |row| row.get::<_, u64>(0));
     let orders: [u64; 6] =
         connection.query_row(ORDER_FIGURES, (sale.as_str(), epoch, total_stock), |row| {
@@ -231,7 +232,7 @@ fn count(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<Figu
         reserved,
         confirmed,
         released,
-        units_held,
+        available: total_stock.saturating_sub(units_held),
         users_with_two: single(USERS_WITH_TWO)?,
         units_sold_twice: single(UNITS_SOLD_TWICE)?,
         units_outside_stock,
@@ -243,9 +244,10 @@ fn count(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<Figu
         attempts_not_active: walk.outcomes[3],
         audited_confirmed: walk.confirmed,
         orders_without_record: single(&without_record)?,
-        places: walk.first_place.map(|first| first..=walk.last_place),
         records: walk.records,
-        last_place,
+        // Places begin with 1 and are unique, so as many as the last one says must be there.
+        records_missing: last_place.saturating_sub(walk.records - unexpected),
+        records_unexpected: unexpected,
         sold_out_too_early: walk.sold_out_too_early,
     }))
 }
@@ -253,9 +255,9 @@ fn count(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<Figu
 /// A walk along a sale's sequence, keeping count of the units that were free at each place.
 #[derive(Default)]
 struct Walk {
-    first_place: Option<u64>,
-    last_place: u64,
     records: u64,
+    /// Of them, those beyond the last place that the sale gave.
+    unexpected: u64,
     /// Of the counted epoch: reserved, sold out, duplicate, not active.
     outcomes: [u64; 4],
     confirmed: u64,
@@ -265,15 +267,19 @@ struct Walk {
 }
 
 impl Walk {
-    fn along(connection: &Connection, keys: (i64, i64), epoch: u32) -> rusqlite::Result<Self> {
+    fn along(
+        connection: &Connection,
+        keys: (i64, i64),
+        last_place: u64,
+        epoch: u32,
+    ) -> rusqlite::Result<Self> {
         let mut walk = Self::default();
         let mut statement = connection.prepare_cached(TRAIL)?;
         let mut rows = statement.query(keys)?;
         while let Some(row) = rows.next()? {
             let place = (row.get::<_, i64>(0)? - keys.0).cast_unsigned();
-            walk.first_place.get_or_insert(place);
-            walk.last_place = place;
             walk.records += 1;
+            walk.unexpected += u64::from(place > last_place);
             walk.step(row.get(1)?, row.get::<_, u32>(2)? == epoch, row.get(3)?);
         }
         Ok(walk)

@@ -161,7 +161,8 @@ impl Model {
         }
         let Some(unit) = self.lowest_free_unit() else { return (Decision::SoldOut, self.changed_at) };
         let (sale_id, epoch, user_id) = (self.sale.id.clone(), self.sale.epoch, user.clone());
-        let reservation = Reservation { sale_id, epoch, unit, user_id, order_id, reserved_at: now };
+        let reservation =
+            Reservation { sale_id, epoch, place: self.place, unit, user_id, order_id, reserved_at: now };
         self.units[unit.0 as usize - 1] = Some(user.clone());
         let held = Held { reservation: reservation.clone(), confirmed: false, place };
         self.holders.insert(user.clone(), held);

@@ -25,6 +25,7 @@ fn order(user: u32, unit: u32, epoch: u32) -> Event {
     Event::Reserved(Reservation {
         sale_id: "damaged".parse().expect("a valid sale id"),
         epoch: Epoch(epoch),
+        place: Place(10),
         unit: Unit(unit),
         user_id: format!("user-{user}").parse().expect("a valid user id"),
         order_id: OrderId(Uuid::from_u128(u128::from(user))),

@@ -11,7 +11,7 @@ use flashsale_core::{
     Error, Result,
     audit::AuditEvent,
     clock::Timestamp,
-    ids::{Epoch, OrderId, SaleId, Unit},
+    ids::{Epoch, OrderId, Place, SaleId, Unit},
     order::{Confirmation, Order, Reservation},
     ports::{Clock, Delivery, Figures, OrderQueue, OrderStore, Page},
     worker::{OrderWorker, Work},
@@ -91,6 +91,7 @@ fn reservation(number: u32) -> Reservation {
     Reservation {
         sale_id: "sale_1".parse().expect("a valid sale id"),
         epoch: Epoch(1),
+        place: Place(number.into()),
         unit: Unit(number),
         user_id: format!("user-{number}").parse().expect("a valid user id"),
         order_id: order_id(number),

@@ -38,6 +38,7 @@ impl Entry {
         Some(Reservation {
             sale_id: self.cell.id.clone(),
             epoch: self.epoch,
+            place: self.place,
             unit: *unit,
             user_id: user_id.clone(),
             order_id: *order_id,

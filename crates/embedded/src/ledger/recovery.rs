@@ -20,7 +20,7 @@ const SALES: &str =
     "SELECT no, id, name, total_stock, starts_at, ends_at, epoch, paused, last_place FROM sales";
 const NEXT_NO: &str = "SELECT 1 + max(coalesce((SELECT max(no) FROM sales), 0), \
      coalesce((SELECT max(no) FROM retired_sales), 0))";
-const LIVE_ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, reserved_at FROM orders \
+const LIVE_ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, reserved_at, place FROM orders \
      WHERE released_at IS NULL ORDER BY seq";
 
 /// What a start has read.
@@ -90,6 +90,7 @@ fn read_order(row: &Row<'_>) -> rusqlite::Result<(i64, Reservation, bool)> {
         order_id: parsed::<OrderId>(row, 1)?,
         sale_id: parsed(row, 2)?,
         epoch: Epoch(row.get(3)?),
+        place: Place(row.get(8)?),
         unit: Unit(row.get(4)?),
         user_id: parsed::<UserId>(row, 5)?,
         reserved_at: parsed(row, 7)?,

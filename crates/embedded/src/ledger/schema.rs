@@ -13,7 +13,10 @@ pub const FILE_NAME: &str = "flashsale.db";
 const APPLICATION_ID: i64 = 0x466C_7368;
 
 /// The steps from an empty file to the present form; the file's `user_version` says how many it has had.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_ledger.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_ledger.sql"),
+    include_str!("../../migrations/0002_places_of_orders.sql"),
+];
 
 /// Opens the ledger for its one writer, making it when there is none, in its present form.
 pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {

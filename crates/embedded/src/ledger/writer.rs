@@ -35,8 +35,8 @@ use super::{
 const INSERT_TRAIL: &str = "INSERT OR ROLLBACK INTO trail (key, kind, epoch, at, user_id, unit, order_id, detail) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 const INSERT_ORDER: &str = "INSERT OR ROLLBACK INTO orders \
-     (seq, id, sale_id, epoch, unit, user_id, status, reserved_at, created_at) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'RESERVED', ?7, ?7)";
+     (seq, id, sale_id, epoch, unit, user_id, status, reserved_at, created_at, place) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'RESERVED', ?7, ?7, ?8)";
 const CONFIRM_UNITS: &str = "UPDATE OR ROLLBACK orders SET status = 'CONFIRMED', confirmed_at = ?5 \
      WHERE sale_id = ?1 AND epoch = ?2 AND unit BETWEEN ?3 AND ?4 \
      AND released_at IS NULL AND status = 'RESERVED'";
@@ -242,7 +242,8 @@ impl<'c> Transcript<'c> {
                 entry.epoch.0,
                 unit,
                 user,
-                time
+                time,
+                entry.place.0.cast_signed()
             ])?;
         }
         let row = Row { order_id: held.map(|(id, _)| id), unit: held.map(|(_, unit)| unit.0), detail: None };

@@ -95,6 +95,7 @@ async fn an_ended_order_cannot_come_back_to_a_unit_that_was_sold_again() {
     let held = flashsale_core::order::Reservation {
         sale_id: order.sale_id,
         epoch: order.epoch,
+        place: flashsale_core::ids::Place(1),
         unit: order.unit,
         user_id: order.user_id,
         order_id: order.id,

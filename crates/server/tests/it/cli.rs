@@ -593,7 +593,7 @@ fn verify_finds_what_was_done_to_the_ledger_and_names_the_promise() {
             "live orders ≤ stock",
             format!(
                 "{free} INSERT INTO orders SELECT seq + 100, id || 'x', sale_id, epoch, 101, 'one more', status, \
-                 reserved_at, created_at, confirmed_at, NULL FROM orders WHERE unit = 1"
+                 reserved_at, created_at, confirmed_at, NULL, place FROM orders WHERE unit = 1"
             ),
         ),
         ("P7", "no order of another epoch", format!("{free} UPDATE orders SET epoch = 2 WHERE unit = 1")),

@@ -1,0 +1,480 @@
+//! The profile as a whole: what is opened, which tasks run, what is said of its parts, and how it stops.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use flashsale_core::{
+    Result,
+    ports::{Inventory, OrderIds, OrderQueue, OrderStore},
+};
+use futures_util::StreamExt;
+use sqlx::{
+    PgPool, SqlStr,
+    migrate::{Migration, MigrationType, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use thiserror::Error;
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::{
+    audit::Audit,
+    broker::Broker,
+    durability::Durability,
+    inventory::{ClusterInventory, Parts, Replica},
+    options::{Ack, Options, Secret},
+    outbox::Outbox,
+    queue::Queue,
+    recovery::{Alarm, Recovery},
+    sales::Sales,
+    stock::Stock,
+    store::Store,
+};
+
+const MIGRATIONS: &[(&str, &str)] = &[("records", include_str!("../migrations/0001_records.sql"))];
+/// How long a statement may take that nobody bounds otherwise.
+const STATEMENT_MS: u32 = 120_000;
+/// How long a transaction may do nothing: its process sleeps or hangs, and others wait for its locks.
+const IDLE_MS: u32 = 30_000;
+/// How long a connection may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the profile cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// PostgreSQL cannot be reached, or refuses.
+    #[error("cannot use PostgreSQL at {url}: {reason}")]
+    Database {
+        /// Where, without password.
+        url: Secret,
+        /// What it says.
+        reason: String,
+    },
+    /// Redis cannot be reached, or refuses.
+    #[error("cannot use Redis at {url}: {reason}")]
+    Redis {
+        /// Where, without password.
+        url: Secret,
+        /// What it says.
+        reason: String,
+    },
+    /// The address of RabbitMQ is none.
+    #[error("cannot use RabbitMQ at {url}: {reason}")]
+    Broker {
+        /// Where, without password.
+        url: Secret,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Redis may throw the stock away when its memory is full.
+    #[error(
+        "the Redis at {url} throws keys away when its memory is full (maxmemory-policy {policy}), and with them the stock: set maxmemory-policy noeviction"
+    )]
+    Evicting {
+        /// Where, without password.
+        url: Secret,
+        /// Its policy.
+        policy: String,
+    },
+    /// Redis keeps nothing on disk.
+    #[error(
+        "the Redis at {url} keeps nothing on disk: turn its append-only file on (appendonly yes), or say --allow-volatile-redis if its loss may interrupt a sale"
+    )]
+    Volatile {
+        /// Where, without password.
+        url: Secret,
+    },
+    /// The folder for audit rows cannot be used.
+    #[error("cannot keep audit rows in {path}: {source}")]
+    Spool {
+        /// The folder.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// What a process does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Roles {
+    api: bool,
+    worker: bool,
+}
+
+/// How a part is: its name, whether it can be used, and what there is to say.
+pub type PartState = (&'static str, bool, String);
+
+/// What has been done since the start, and what waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Calls to Redis that decided something.
+    pub calls: u64,
+    /// Attempts in them.
+    pub decided: u64,
+    /// Attempts rejected from memory.
+    pub latched: u64,
+    /// Messages published at once, and again.
+    pub published: u64,
+    /// Messages published again from the outbox.
+    pub swept: u64,
+    /// Audit rows that wait in memory.
+    pub audit_rows: usize,
+    /// Bytes of audit rows that wait in files.
+    pub audit_bytes: u64,
+}
+
+/// The cluster profile.
+pub struct Cluster {
+    options: Options,
+    pool: PgPool,
+    replica: Option<Arc<Replica>>,
+    outbox: Option<Arc<Outbox>>,
+    audit: Option<Arc<Audit>>,
+    publisher: Arc<Broker>,
+    consumer: Option<Arc<Broker>>,
+    queue: Option<Arc<Queue>>,
+    stock: Stock,
+    store: Arc<Store>,
+    durability: Durability,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Cluster {
+    /// Opens an API replica.
+    ///
+    /// # Errors
+    /// A service that cannot be used, or must not be.
+    pub async fn api(options: Options, ids: Arc<dyn OrderIds>) -> Result<Self, OpenError> {
+        Self::open(options, Some(ids), Roles { api: true, worker: false }).await
+    }
+
+    /// Opens a worker.
+    ///
+    /// # Errors
+    /// As [`Cluster::api`].
+    pub async fn worker(options: Options) -> Result<Self, OpenError> {
+        Self::open(options, None, Roles { api: false, worker: true }).await
+    }
+
+    /// Opens both in one process.
+    ///
+    /// # Errors
+    /// As [`Cluster::api`].
+    pub async fn both(options: Options, ids: Arc<dyn OrderIds>) -> Result<Self, OpenError> {
+        Self::open(options, Some(ids), Roles { api: true, worker: true }).await
+    }
+
+    async fn open(options: Options, ids: Option<Arc<dyn OrderIds>>, roles: Roles) -> Result<Self, OpenError> {
+        let pool = connect(&options.database_url, options.database_connections).await?;
+        migrate(&pool, &options.database_url).await?;
+        let redis = |reason: String| OpenError::Redis { url: options.redis_url.clone(), reason };
+        let stock = connect_redis(&options, &pool).await?;
+        let durability = Durability::read(&stock).await.map_err(|trouble| redis(format!("{trouble:?}")))?;
+        if durability.evicts() {
+            return Err(OpenError::Evicting { url: options.redis_url, policy: durability.eviction });
+        }
+        if durability.is_volatile() && !options.allow_volatile_redis {
+            return Err(OpenError::Volatile { url: options.redis_url });
+        }
+        let broker = |role| {
+            let started = Broker::start(&options.amqp_url, &options.namespace, role);
+            started
+                .map(Arc::new)
+                .map_err(|reason| OpenError::Broker { url: options.amqp_url.clone(), reason })
+        };
+        let publisher = broker("publisher")?;
+        // Apart, since a broker that is short of memory stops to read from whoever publishes, acknowledgements included.
+        let consumer = if roles.worker { Some(broker("worker")?) } else { None };
+        let queue =
+            consumer.as_ref().map(|broker| Arc::new(Queue::new(broker.clone(), stock.clone(), pool.clone())));
+
+        let mut tasks = Vec::new();
+        let (mut replica, mut outbox, mut audit) = (None, None, None);
+        if let Some(ids) = ids.filter(|_| roles.api) {
+            let spool = |source| OpenError::Spool { path: options.spool_dir.display().to_string(), source };
+            let rows = Audit::open(pool.clone(), &options.spool_dir, options.spool_bytes).map_err(spool)?;
+            let rows = audit.insert(Arc::new(rows));
+            let alarm = Arc::new(Alarm::default());
+            let relay = Outbox::new(stock.clone(), publisher.clone(), alarm.clone(), options.ack);
+            let relay = outbox.insert(Arc::new(relay));
+            let parts = Parts {
+                stock: stock.clone(),
+                audit: rows.clone(),
+                outbox: relay.clone(),
+                alarm: alarm.clone(),
+                ids,
+                sales: Sales::new(pool.clone(), stock.clone(), alarm.clone()),
+                latches: options.latch,
+            };
+            let inventory = replica.insert(Arc::new(Replica::new(parts)));
+            let recovery =
+                Recovery { pool: pool.clone(), stock: stock.clone(), broker: publisher.clone(), alarm };
+            tasks.push(tokio::spawn(Arc::new(recovery).run()));
+            tasks.push(tokio::spawn(relay.clone().run()));
+            tasks.push(tokio::spawn(rows.clone().run()));
+            tasks.push(tokio::spawn(inventory.clone().watch_latches()));
+            tasks.push(tokio::spawn(listen(inventory.clone())));
+        }
+        let store = Store::new(pool.clone(), Some(stock.clone()), consumer.clone(), audit.clone());
+        info!("{}", durability.promise(options.ack));
+        let store = Arc::new(store);
+        Ok(Self {
+            options,
+            pool,
+            replica,
+            outbox,
+            audit,
+            publisher,
+            consumer,
+            queue,
+            stock,
+            store,
+            durability,
+            tasks,
+        })
+    }
+
+    /// Waits until sales can be decided, for at most this long.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub async fn ready(&self, patience: Duration) -> Result<()> {
+        let inventory = self.inventory();
+        let wait = async {
+            loop {
+                match inventory.ready().await {
+                    Ok(()) => return,
+                    Err(_) => sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        match timeout(patience, wait).await {
+            Ok(()) => Ok(()),
+            Err(_) => inventory.ready().await,
+        }
+    }
+
+    /// The inventory of an API replica.
+    ///
+    /// # Panics
+    /// When this is a worker.
+    #[must_use]
+    pub fn inventory(&self) -> Arc<dyn Inventory> {
+        Arc::new(ClusterInventory(self.replica.clone().expect("only API replicas are asked for decisions")))
+    }
+
+    /// The order queue of a worker.
+    ///
+    /// # Panics
+    /// When this is an API replica alone.
+    #[must_use]
+    pub fn queue(&self) -> Arc<dyn OrderQueue> {
+        self.queue.clone().expect("only workers take from the queue")
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn OrderStore> {
+        self.store.clone()
+    }
+
+    /// The promise in force, in a sentence.
+    #[must_use]
+    pub fn promise(&self) -> &'static str {
+        if self.is_provisional() {
+            "RabbitMQ is away: SUCCESS is said once Redis has reserved, and the reservations reach the queue when it is back"
+        } else {
+            self.durability.promise(self.options.ack)
+        }
+    }
+
+    /// Whether SUCCESS rests on Redis alone right now, although it should rest on the broker.
+    #[must_use]
+    pub fn is_provisional(&self) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| outbox.is_provisional())
+    }
+
+    /// How the services are.
+    pub async fn parts(&self) -> Vec<PartState> {
+        let database = async {
+            match timeout(PATIENCE, sqlx::query("SELECT 1").execute(&self.pool)).await {
+                Ok(Ok(_)) => ("database", true, "PostgreSQL keeps orders and audit trail".to_owned()),
+                Ok(Err(error)) => ("database", false, format!("PostgreSQL: {error}")),
+                Err(_) => ("database", false, "PostgreSQL does not answer".to_owned()),
+            }
+        };
+        let redis = async {
+            match self.stock.ping().await {
+                Ok(()) => ("redis", true, self.promise().to_owned()),
+                Err(trouble) => ("redis", false, flashsale_core::Error::from(trouble).to_string()),
+            }
+        };
+        let (database, redis) = tokio::join!(database, redis);
+        let rabbitmq = if self.publisher.is_up() {
+            ("rabbitmq", true, "RabbitMQ carries reservations to the workers".to_owned())
+        } else {
+            ("rabbitmq", false, self.promise().to_owned())
+        };
+        vec![database, redis, rabbitmq]
+    }
+
+    /// What has been done since the start, and what waits.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        if let Some(replica) = &self.replica {
+            totals.calls = replica.counts.calls.load(Ordering::Relaxed);
+            totals.decided = replica.counts.decided.load(Ordering::Relaxed);
+            totals.latched = replica.counts.latched.load(Ordering::Relaxed);
+        }
+        if let Some(outbox) = &self.outbox {
+            totals.published = outbox.published.load(Ordering::Relaxed);
+            totals.swept = outbox.swept.load(Ordering::Relaxed);
+        }
+        if let Some(audit) = &self.audit {
+            (totals.audit_rows, totals.audit_bytes) = audit.backlog();
+        }
+        totals
+    }
+
+    /// Lets a worker end after the batch that it has in hand.
+    pub fn close_queue(&self) {
+        if let Some(queue) = &self.queue {
+            queue.close();
+        }
+    }
+
+    /// Writes down what waits, and says goodbye.
+    pub async fn close(mut self) {
+        self.close_queue();
+        if let Some(audit) = &self.audit {
+            audit.flush().await;
+        }
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+        if let Some(consumer) = &self.consumer {
+            consumer.close().await;
+        }
+        self.publisher.close().await;
+        let _ = timeout(PATIENCE, self.pool.close()).await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Brings the records to the form that this version needs.
+///
+/// # Errors
+/// A database that cannot be used, or is of a newer program.
+pub async fn prepare(url: &Secret) -> Result<(), OpenError> {
+    let pool = connect(url, 2).await?;
+    migrate(&pool, url).await?;
+    pool.close().await;
+    Ok(())
+}
+
+/// The records, with Redis beside them where it answers.
+///
+/// # Errors
+/// A database that cannot be used.
+pub async fn records(options: &Options) -> Result<Arc<dyn OrderStore>, OpenError> {
+    let pool = connect(&options.database_url, 4).await?;
+    migrate(&pool, &options.database_url).await?;
+    let stock = match connect_redis(options, &pool).await {
+        Ok(stock) => Some(stock),
+        Err(error) => {
+            warn!(%error, "only the records are looked at");
+            None
+        }
+    };
+    Ok(Arc::new(Store::new(pool, stock, None, None)))
+}
+
+async fn connect(url: &Secret, connections: u32) -> Result<PgPool, OpenError> {
+    let failed = |reason: sqlx::Error| OpenError::Database { url: url.clone(), reason: reason.to_string() };
+    let options: PgConnectOptions = url.expose().parse().map_err(failed)?;
+    let options = options.application_name("flashsale").options([
+        ("statement_timeout", STATEMENT_MS.to_string()),
+        ("idle_in_transaction_session_timeout", IDLE_MS.to_string()),
+        ("timezone", "UTC".to_owned()),
+    ]);
+    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
+    pool.connect_with(options).await.map_err(failed)
+}
+
+async fn migrate(pool: &PgPool, url: &Secret) -> Result<(), OpenError> {
+    let migrations = (1..).zip(MIGRATIONS).map(|(version, (name, sql))| {
+        Migration::new(version, (*name).into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+    });
+    let migrator = Migrator::with_migrations(migrations.collect());
+    let failed = |reason: sqlx::migrate::MigrateError| OpenError::Database {
+        url: url.clone(),
+        reason: match reason {
+            sqlx::migrate::MigrateError::VersionMissing(version) => {
+                format!(
+                    "its records have form {version}, and this program knows forms up to {}: use the newer program",
+                    MIGRATIONS.len()
+                )
+            }
+            other => other.to_string(),
+        },
+    };
+    migrator.run(pool).await.map_err(failed)
+}
+
+async fn connect_redis(options: &Options, pool: &PgPool) -> Result<Stock, OpenError> {
+    let installation: Uuid =
+        sqlx::query_scalar("SELECT id FROM installation").fetch_one(pool).await.map_err(|error| {
+            OpenError::Database { url: options.database_url.clone(), reason: error.to_string() }
+        })?;
+    Stock::connect(&options.redis_url, &options.namespace, installation)
+        .await
+        .map_err(|error| OpenError::Redis { url: options.redis_url.clone(), reason: error.to_string() })
+}
+
+/// Hears of changes that other replicas make. A message that is missed is made good by the latches' comparison.
+async fn listen(replica: Arc<Replica>) {
+    loop {
+        if let Err(error) = hear(&replica).await {
+            warn!(%error, "changes by other replicas are seen a little later until Redis is back");
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn hear(replica: &Replica) -> redis::RedisResult<()> {
+    let client = redis::Client::open(replica.stock.url().expose())?;
+    let mut changes = client.get_async_pubsub().await?;
+    changes.subscribe("flashsale:changes").await?;
+    let mut messages = changes.on_message();
+    while let Some(message) = messages.next().await {
+        if let Ok(key) = message.get_payload::<String>()
+            && let Some(sale) = replica.stock.keys.sale_of(&key)
+        {
+            replica.changed(&sale);
+        }
+    }
+    Ok(())
+}
+
+impl Cluster {
+    /// When SUCCESS is said.
+    #[must_use]
+    pub fn ack(&self) -> Ack {
+        self.options.ack
+    }
+}

@@ -1,0 +1,460 @@
+//! The inventory of a replica: gathers attempts into calls, has Redis decide, sees the reservations to the broker, and
+//! then replies.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use flashsale_core::{
+    Error, Result,
+    clock::Timestamp,
+    ids::{SaleId, UserId},
+    inventory::Decision,
+    order::{Ending, Purchase, Reservation},
+    ports::{self, OrderIds},
+    sale::{NewSale, SaleChange, SaleStatus},
+};
+use parking_lot::{Mutex, RwLock};
+use tokio::{sync::oneshot, time::sleep};
+use tracing::{debug, warn};
+
+use crate::{
+    audit::{Audit, Rejection},
+    gather::{Gather, Waiting},
+    keys::SaleKeys,
+    latch::{self, Latch},
+    message::{Message, Reserved, VERSION},
+    outbox::{Handed, Outbox},
+    recovery::Alarm,
+    sales::Sales,
+    stock::{Answer, Decided, State, Stock, Trouble, place},
+    store::kind,
+};
+
+/// How long attempts wait at a closed gate.
+const GATE_PATIENCE: Duration = Duration::from_secs(1);
+const GATE_GLANCE: Duration = Duration::from_millis(2);
+/// A gate that is closed for this long belongs to somebody who died.
+const GATE_ABANDONED: Duration = Duration::from_secs(2);
+
+/// What the calls have done since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Calls of `decide`.
+    pub(crate) calls: AtomicU64,
+    /// Attempts in them.
+    pub(crate) decided: AtomicU64,
+    /// Attempts that the latch rejected.
+    pub(crate) latched: AtomicU64,
+}
+
+/// What a replica keeps of a sale.
+struct Cell {
+    sale: SaleId,
+    keys: SaleKeys,
+    gather: Gather,
+    latch: RwLock<Option<Arc<Latch>>>,
+    /// Whether a latch is being made.
+    latching: Mutex<bool>,
+    closed_since: Mutex<Option<Instant>>,
+}
+
+/// The inventory.
+pub(crate) struct Replica {
+    pub(crate) stock: Stock,
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) alarm: Arc<Alarm>,
+    pub(crate) ids: Arc<dyn OrderIds>,
+    pub(crate) sales: Sales,
+    pub(crate) latches: bool,
+    pub(crate) counts: Counts,
+    cells: RwLock<HashMap<SaleId, Arc<Cell>>>,
+}
+
+/// What to make a replica's inventory of.
+pub(crate) struct Parts {
+    pub(crate) stock: Stock,
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) alarm: Arc<Alarm>,
+    pub(crate) ids: Arc<dyn OrderIds>,
+    pub(crate) sales: Sales,
+    pub(crate) latches: bool,
+}
+
+impl Replica {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { stock, audit, outbox, alarm, ids, sales, latches } = parts;
+        let cells = RwLock::default();
+        Self { stock, audit, outbox, alarm, ids, sales, latches, counts: Counts::default(), cells }
+    }
+
+    /// What this replica keeps of a sale; Redis is asked only about a sale that is new to it.
+    async fn cell(&self, sale: &SaleId) -> Result<Arc<Cell>> {
+        if let Some(cell) = self.cells.read().get(sale) {
+            return Ok(cell.clone());
+        }
+        if !self.stock.known(sale).await.map_err(|trouble| self.alarm.raise(trouble))? {
+            return Err(Error::UnknownSale(sale.clone()));
+        }
+        let cell = || {
+            Arc::new(Cell {
+                sale: sale.clone(),
+                keys: self.stock.keys.of(sale),
+                gather: Gather::default(),
+                latch: RwLock::new(None),
+                latching: Mutex::new(false),
+                closed_since: Mutex::new(None),
+            })
+        };
+        Ok(self.cells.write().entry(sale.clone()).or_insert_with(cell).clone())
+    }
+
+    /// What a trouble with a sale means to whoever asked.
+    async fn explain(&self, sale: &SaleId, trouble: Trouble) -> Error {
+        if trouble == Trouble::Missing {
+            match self.stock.known(sale).await {
+                Ok(false) => {
+                    self.cells.write().remove(sale);
+                    return Error::UnknownSale(sale.clone());
+                }
+                Ok(true) => {}
+                Err(trouble) => return self.alarm.raise(trouble),
+            }
+        }
+        self.alarm.raise(trouble)
+    }
+
+    /// A rejection from memory, where the sale is latched.
+    fn reject_from_memory(&self, cell: &Cell, user: &UserId) -> Option<Decision> {
+        let latch = cell.latch.read().clone()?;
+        let at = latch.rejects(user, Instant::now())?;
+        self.counts.latched.fetch_add(1, Ordering::Relaxed);
+        self.audit.take([Rejection {
+            sale_no: latch.no,
+            kind: kind::REJECTED_SOLD_OUT,
+            epoch: latch.epoch,
+            place: latch.changed,
+            at,
+            user_id: user.clone(),
+            held: None,
+            number: 0,
+        }]);
+        Some(Decision::SoldOut)
+    }
+
+    /// Makes calls as long as attempts wait.
+    async fn call(self: Arc<Self>, cell: Arc<Cell>) {
+        loop {
+            let waiting = cell.gather.next();
+            if waiting.is_empty() {
+                return;
+            }
+            let attempts: Vec<_> = waiting
+                .iter()
+                .map(|one| (one.user.as_str(), self.ids.mint(Timestamp::from_millis(0))))
+                .collect();
+            match self.decide(&cell, &attempts).await {
+                Ok(decided) => self.settle(&cell, waiting, decided),
+                Err(trouble) => {
+                    let error = self.explain(&cell.sale, trouble).await;
+                    for one in waiting {
+                        let _ = one.reply.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One call; at a closed gate, again and again for a while.
+    async fn decide(
+        &self,
+        cell: &Cell,
+        attempts: &[(&str, flashsale_core::ids::OrderId)],
+    ) -> Result<Decided, Trouble> {
+        let began = Instant::now();
+        loop {
+            self.counts.calls.fetch_add(1, Ordering::Relaxed);
+            let decided = self.stock.decide(&cell.keys, attempts).await;
+            if decided != Err(Trouble::Closed) {
+                *cell.closed_since.lock() = None;
+                self.counts.decided.fetch_add(attempts.len() as u64, Ordering::Relaxed);
+                return decided;
+            }
+            let since = *cell.closed_since.lock().get_or_insert(began);
+            if since.elapsed() > GATE_ABANDONED {
+                *cell.closed_since.lock() = None;
+                return Err(Trouble::Forgotten("the gate of the sale was left closed"));
+            }
+            if began.elapsed() > GATE_PATIENCE {
+                return Err(Trouble::Closed);
+            }
+            sleep(GATE_GLANCE).await;
+        }
+    }
+
+    /// Records the rejections of a call, and replies: at once, or when its reservations are as durable as they must be.
+    fn settle(self: &Arc<Self>, cell: &Arc<Cell>, waiting: Vec<Waiting>, decided: Decided) {
+        self.audit.take(rejections(&waiting, &decided));
+        let sold_out = decided.answers.contains(&Answer::SoldOut);
+        let Some(message) = message(&cell.sale, &waiting, &decided) else {
+            reply(&cell.sale, waiting, &decided, &Ok(()));
+            if sold_out && self.latches {
+                self.clone().latch(cell.clone());
+            }
+            return;
+        };
+        // The next call need not wait for the broker.
+        let (replica, cell) = (self.clone(), cell.clone());
+        tokio::spawn(async move {
+            let handed = match replica.outbox.hand_over(&message).await {
+                Handed::Safe => Ok(()),
+                Handed::Superseded => Err(Error::Unavailable {
+                    reason: "The stock was rebuilt meanwhile; please ask again".to_owned(),
+                    retry_after: Duration::from_secs(1),
+                }),
+            };
+            reply(&cell.sale, waiting, &decided, &handed);
+            if sold_out && replica.latches {
+                replica.latch(cell);
+            }
+        });
+    }
+
+    /// Makes a latch, unless somebody does or there is one.
+    fn latch(self: Arc<Self>, cell: Arc<Cell>) {
+        if cell.latch.read().is_some() || std::mem::replace(&mut *cell.latching.lock(), true) {
+            return;
+        }
+        tokio::spawn(async move {
+            match self.try_latch(&cell).await {
+                Ok(Some(latch)) => {
+                    debug!(sale = %cell.sale, "sold out: rejections are answered from memory");
+                    *cell.latch.write() = Some(Arc::new(latch));
+                }
+                Ok(None) => {}
+                Err(trouble) => debug!(sale = %cell.sale, ?trouble, "no latch"),
+            }
+            *cell.latching.lock() = false;
+        });
+    }
+
+    async fn try_latch(&self, cell: &Cell) -> Result<Option<Latch>, Trouble> {
+        let here = Instant::now();
+        let before = self.stock.status(&cell.sale).await?;
+        if before.available > 0 {
+            return Ok(None);
+        }
+        let purchasers = self.stock.purchasers(&cell.keys).await?;
+        let after = self.stock.status(&cell.sale).await?;
+        Ok(Latch::new(&before, &after, purchasers.iter().map(String::as_str), here))
+    }
+
+    /// Compares all latches with Redis, again and again.
+    pub(crate) async fn watch_latches(self: Arc<Self>) {
+        loop {
+            sleep(latch::RECHECK).await;
+            let latched: Vec<_> =
+                self.cells.read().values().filter(|cell| cell.latch.read().is_some()).cloned().collect();
+            for cell in latched {
+                let here = Instant::now();
+                let state = self.stock.status(&cell.sale).await;
+                let mut latch = cell.latch.write();
+                let stays = match (&*latch, &state) {
+                    (Some(latch), Ok(state)) => latch.compare(state, here),
+                    // Unanswered, it ends by itself; an answer that is none says that something changed.
+                    (Some(_), Err(Trouble::Away(_))) => true,
+                    _ => false,
+                };
+                if !stays {
+                    *latch = None;
+                }
+            }
+        }
+    }
+
+    /// Something of a sale has changed: what was known of it is asked anew.
+    pub(crate) fn changed(&self, sale: &SaleId) {
+        if let Some(cell) = self.cells.read().get(sale) {
+            *cell.latch.write() = None;
+        }
+    }
+
+    fn status_of(state: State) -> SaleStatus {
+        let sold = state.sale.total_stock - state.available;
+        let confirmed = state.confirmed.min(sold);
+        SaleStatus { reserved: sold - confirmed, confirmed, sale: state.sale, now: state.now }
+    }
+}
+
+/// What a call reserved, as a message; `None` where it reserved nothing.
+fn message(sale: &SaleId, waiting: &[Waiting], decided: &Decided) -> Option<Message> {
+    let entry = decided.entry.clone()?;
+    let reserved = waiting.iter().zip(&decided.answers).filter_map(|(one, answer)| match answer {
+        Answer::Reserved(held) => Some(Reserved {
+            order_id: held.order_id,
+            user_id: one.user.clone(),
+            unit: held.unit,
+            place: place(decided.generation, held.count),
+        }),
+        _ => None,
+    });
+    Some(Message {
+        version: VERSION,
+        sale_id: sale.clone(),
+        epoch: decided.epoch,
+        generation: decided.generation,
+        entry,
+        reserved_at: decided.now,
+        reservations: reserved.collect(),
+    })
+}
+
+/// The rejections of a call, as they are recorded.
+fn rejections<'a>(waiting: &'a [Waiting], decided: &'a Decided) -> impl Iterator<Item = Rejection> + 'a {
+    waiting.iter().zip(&decided.answers).filter_map(|(one, answer)| {
+        let (kind, place, held) = match answer {
+            Answer::Reserved(_) => return None,
+            Answer::SoldOut => (kind::REJECTED_SOLD_OUT, decided.changed, None),
+            Answer::NotActive => (kind::REJECTED_NOT_ACTIVE, decided.changed, None),
+            Answer::Held(held) => (
+                kind::REJECTED_DUPLICATE,
+                place(decided.generation, held.count),
+                Some((held.unit, held.order_id)),
+            ),
+        };
+        Some(Rejection {
+            sale_no: decided.no,
+            kind,
+            epoch: decided.epoch,
+            place,
+            at: decided.now,
+            user_id: one.user.clone(),
+            held,
+            number: 0,
+        })
+    })
+}
+
+/// Replies to everybody of a call. Where its reservations are not safe nobody is told anything that rests on them.
+fn reply(sale: &SaleId, waiting: Vec<Waiting>, decided: &Decided, handed: &Result<()>) {
+    for (one, answer) in waiting.into_iter().zip(&decided.answers) {
+        let decision = handed.clone().map(|()| match answer {
+            Answer::SoldOut => Decision::SoldOut,
+            Answer::NotActive => Decision::NotActive,
+            Answer::Held(held) => Decision::AlreadyPurchased(held.purchase()),
+            Answer::Reserved(held) => Decision::Reserved(Reservation {
+                sale_id: sale.clone(),
+                epoch: decided.epoch,
+                place: place(decided.generation, held.count),
+                unit: held.unit,
+                user_id: one.user.clone(),
+                order_id: held.order_id,
+                reserved_at: decided.now,
+            }),
+        });
+        // Whoever has hung up asks again, and is told then.
+        let _ = one.reply.send(decision);
+    }
+}
+
+/// The inventory as its port, with the replica behind it shared with its own tasks.
+#[derive(Clone)]
+pub(crate) struct ClusterInventory(pub(crate) Arc<Replica>);
+
+impl ClusterInventory {
+    /// Carries a change out whatever becomes of whoever asked for it.
+    async fn carried_out<T: Send + 'static>(
+        &self,
+        sale: &SaleId,
+        change: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let done = tokio::spawn(change).await.unwrap_or_else(|failed| {
+            warn!(%failed, "a change of a sale ended badly");
+            Err(Error::unavailable("the change ended badly"))
+        });
+        self.0.changed(sale);
+        done
+    }
+}
+
+#[async_trait]
+impl ports::Inventory for ClusterInventory {
+    async fn attempt(&self, sale: &SaleId, user: UserId) -> Result<Decision> {
+        let replica = &self.0;
+        replica.audit.room()?;
+        let cell = replica.cell(sale).await?;
+        if let Some(decision) = replica.reject_from_memory(&cell, &user) {
+            return Ok(decision);
+        }
+        let ticket = cell.gather.add(user)?;
+        if ticket.starts {
+            tokio::spawn(replica.clone().call(cell));
+        }
+        let lost = |_: oneshot::error::RecvError| Err(Error::unavailable("the replica is stopping"));
+        ticket.decision.await.unwrap_or_else(lost)
+    }
+
+    async fn purchase(&self, sale: &SaleId, user: &UserId) -> Result<Option<Purchase>> {
+        match self.0.stock.purchase(sale, user.as_str()).await {
+            Ok((_, held)) => Ok(held.map(|held| held.purchase())),
+            Err(trouble) => Err(self.0.explain(sale, trouble).await),
+        }
+    }
+
+    async fn release(&self, reservation: &Reservation, ending: Ending) -> Result<bool> {
+        let (replica, reservation) = (self.0.clone(), reservation.clone());
+        let sale = reservation.sale_id.clone();
+        self.carried_out(&sale, async move { replica.sales.release(&reservation, ending).await }).await
+    }
+
+    async fn status(&self, sale: &SaleId) -> Result<SaleStatus> {
+        match self.0.stock.status(sale).await {
+            Ok(state) => Ok(Replica::status_of(state)),
+            Err(trouble) => Err(self.0.explain(sale, trouble).await),
+        }
+    }
+
+    async fn statuses(&self) -> Result<Vec<SaleStatus>> {
+        let (_, sales) = self.0.stock.list().await.map_err(|trouble| self.0.alarm.raise(trouble))?;
+        let states = futures_util::future::join_all(sales.iter().map(|(sale, _)| self.status(sale))).await;
+        // A sale that was deleted since it was listed is none.
+        states.into_iter().filter(|state| !matches!(state, Err(Error::UnknownSale(_)))).collect()
+    }
+
+    async fn create(&self, sale: NewSale) -> Result<SaleStatus> {
+        let (replica, id) = (self.0.clone(), sale.id().clone());
+        self.carried_out(&id, async move { replica.sales.create(sale).await }).await.map(Replica::status_of)
+    }
+
+    async fn change(&self, sale: &SaleId, change: SaleChange) -> Result<SaleStatus> {
+        let (replica, id) = (self.0.clone(), sale.clone());
+        self.carried_out(sale, async move { replica.sales.change(&id, &change).await })
+            .await
+            .map(Replica::status_of)
+    }
+
+    async fn reset(&self, sale: &SaleId) -> Result<SaleStatus> {
+        let (replica, id) = (self.0.clone(), sale.clone());
+        self.carried_out(sale, async move { replica.sales.reset(&id).await }).await.map(Replica::status_of)
+    }
+
+    async fn delete(&self, sale: &SaleId) -> Result<()> {
+        let (replica, id) = (self.0.clone(), sale.clone());
+        self.carried_out(sale, async move { replica.sales.delete(&id).await }).await?;
+        self.0.cells.write().remove(sale);
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.0.audit.room()?;
+        self.0.stock.list().await.map(drop).map_err(|trouble| self.0.alarm.raise(trouble))
+    }
+}

@@ -1,0 +1,63 @@
+//! The locks that several processes share, as advisory locks of PostgreSQL sessions: a dead holder loses them, a sleeping
+//! one keeps them.
+
+use std::time::Duration;
+
+use flashsale_core::{Error, Result};
+use sqlx::{Connection, PgConnection, PgPool};
+
+use crate::store::database;
+
+/// The space of our locks: "Flsh".
+const SPACE: i32 = 0x466C_7368;
+
+/// What is locked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum What {
+    /// Sales are made, changed, reset; Redis is rebuilt.
+    Changes = 1,
+    /// Redis is rebuilt; workers stay off the queue meanwhile.
+    Recovery = 2,
+}
+
+/// A session of its own that holds a lock. Dropping it ends the session, and with it the lock.
+pub(crate) struct Lock(pub(crate) PgConnection);
+
+impl Lock {
+    /// Waits for the lock, for at most `patience`.
+    pub(crate) async fn acquire(pool: &PgPool, what: What, patience: Duration) -> Result<Self> {
+        let mut session = pool.acquire().await.map_err(database)?.detach();
+        let bound = format!("SET lock_timeout = {}", patience.as_millis());
+        sqlx::query(sqlx::AssertSqlSafe(bound)).execute(&mut session).await.map_err(database)?;
+        let mut lock = Self(session);
+        lock.also(what).await?;
+        Ok(lock)
+    }
+
+    /// Takes a further lock in the same session.
+    pub(crate) async fn also(&mut self, what: What) -> Result<()> {
+        let lock = sqlx::query("SELECT pg_advisory_lock($1, $2)").bind(SPACE).bind(what as i32);
+        match lock.execute(&mut self.0).await {
+            Ok(_) => Ok(()),
+            // lock_not_available
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => {
+                Err(Error::Busy { retry_after: Duration::from_secs(1) })
+            }
+            Err(error) => Err(database(error)),
+        }
+    }
+
+    /// Lets go, and says goodbye.
+    pub(crate) async fn release(self) {
+        let _ = self.0.close().await;
+    }
+
+    /// Whether somebody holds the lock right now.
+    pub(crate) async fn is_held(pool: &PgPool, what: What) -> Result<bool> {
+        let free = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock_shared($1, $2)")
+            .bind(SPACE)
+            .bind(what as i32);
+        let free: bool = free.fetch_one(pool).await.map_err(database)?;
+        Ok(!free)
+    }
+}

@@ -1,0 +1,200 @@
+//! The outbox relay: what Redis reserved on its way to the order queue.
+//!
+//! The replica that reserved publishes at once. What nobody seems to have published, or what the queue has lost, is found in
+//! the outbox and published again: to deliver something twice is harmless (ADR 0011).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use flashsale_core::{Result, clock::Timestamp, ids::SaleId};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use crate::{
+    broker::{Broker, Published},
+    message::Message,
+    options::Ack,
+    recovery::Alarm,
+    stock::{Stock, Trouble},
+};
+
+/// How often outboxes are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+/// An entry that is older than this is looked at.
+const OLD: Duration = Duration::from_secs(5);
+/// Entries of a sale that are published again in one go.
+const SWEEP_MAX: usize = 500;
+/// Sales whose outbox is looked at in one go; the next go takes the next ones.
+const SALES_MAX: usize = 500;
+
+/// What became of reservations that were handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Handed {
+    /// They are as durable as they must be before SUCCESS is said.
+    Safe,
+    /// Redis was rebuilt since they were decided. Whether they still stand, the next attempt tells.
+    Superseded,
+}
+
+/// The relay.
+pub(crate) struct Outbox {
+    stock: Stock,
+    broker: Arc<Broker>,
+    alarm: Arc<Alarm>,
+    ack: Ack,
+    /// Whether SUCCESS was said of reservations that the broker has not confirmed.
+    provisional: AtomicBool,
+    pub(crate) published: AtomicU64,
+    pub(crate) swept: AtomicU64,
+}
+
+impl Outbox {
+    pub(crate) fn new(stock: Stock, broker: Arc<Broker>, alarm: Arc<Alarm>, ack: Ack) -> Self {
+        let (published, swept) = Default::default();
+        Self { stock, broker, alarm, ack, provisional: AtomicBool::new(false), published, swept }
+    }
+
+    /// Whether SUCCESS rests on Redis alone right now, although it should rest on the broker.
+    pub(crate) fn is_provisional(&self) -> bool {
+        self.ack == Ack::Queued && (self.provisional.load(Ordering::Acquire) || !self.broker.is_up())
+    }
+
+    /// Publishes what a call reserved. Returns when SUCCESS may be said of it.
+    pub(crate) async fn hand_over(self: &Arc<Self>, message: &Message) -> Handed {
+        if self.ack == Ack::Reserved {
+            let (outbox, message) = (self.clone(), message.clone());
+            tokio::spawn(async move { outbox.publish(&message).await });
+            return Handed::Safe;
+        }
+        match self.publish(message).await {
+            Published::Confirmed => Handed::Safe,
+            Published::Returned | Published::Unknown => self.fall_back(message).await,
+        }
+    }
+
+    async fn publish(&self, message: &Message) -> Published {
+        self.published.fetch_add(1, Ordering::Relaxed);
+        self.broker.publish(message.generation, &message.written()).await
+    }
+
+    /// The broker has not confirmed. If Redis still stands by the reservation, it is safe by Redis' durability, and said
+    /// to be so; the entry in the outbox brings it to the queue later.
+    async fn fall_back(&self, message: &Message) -> Handed {
+        let Some(first) = message.reservations.first() else { return Handed::Safe };
+        // Set before anybody is told, so that what is told says it.
+        self.provisional.store(true, Ordering::Release);
+        match self.stock.purchase(&message.sale_id, first.user_id.as_str()).await {
+            Ok((generation, Some(held)))
+                if generation == message.generation && held.order_id == first.order_id =>
+            {
+                Handed::Safe
+            }
+            other => {
+                debug!(?other, "a reservation that the broker did not confirm is not there any more");
+                Handed::Superseded
+            }
+        }
+    }
+
+    /// Looks through the outboxes as long as the process lives.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut from = 0;
+        loop {
+            sleep(SWEEP).await;
+            match self.sweep(&mut from).await {
+                Ok(()) => {}
+                Err(error) => debug!(%error, "the outboxes cannot be looked through right now"),
+            }
+        }
+    }
+
+    /// One look. After an absence of the broker everything is old enough.
+    async fn sweep(&self, from: &mut usize) -> Result<()> {
+        if !self.broker.is_up() {
+            return Ok(());
+        }
+        let (generation, sales) = self.stock.list().await.map_err(|trouble| self.alarm.raise(trouble))?;
+        let catching_up = self.provisional.load(Ordering::Acquire);
+        // What waits in the queue explains what is old.
+        match self.broker.depth().await? {
+            Some((0, _)) => {}
+            Some(_) if catching_up => {}
+            Some(_) => return Ok(()),
+            None => {
+                self.alarm.topology();
+                return Ok(());
+            }
+        }
+        let now = self.stock.now().await?;
+        let before = if catching_up { now } else { now.before(OLD) };
+        if sales.is_empty() {
+            return Ok(());
+        }
+        let turn: Vec<_> = if catching_up {
+            sales.iter().collect()
+        } else {
+            let start = *from % sales.len();
+            *from = start + SALES_MAX;
+            sales.iter().cycle().skip(start).take(SALES_MAX.min(sales.len())).collect()
+        };
+        let mut complete = true;
+        for (sale, _) in turn {
+            complete &= self.sweep_sale(sale, generation, before).await?;
+        }
+        if catching_up && complete {
+            info!("what was reserved while RabbitMQ was away is in the order queue now");
+            self.provisional.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Publishes a sale's old entries again; whether all of them were confirmed.
+    async fn sweep_sale(&self, sale: &SaleId, generation: u32, before: Timestamp) -> Result<bool> {
+        let mut after: Option<String> = None;
+        loop {
+            let entries = match self.stock.outbox(sale, after.as_deref(), Some(before), SWEEP_MAX).await {
+                Ok(entries) => entries,
+                Err(Trouble::Away(why)) => return Err(Trouble::Away(why).into()),
+                Err(_) => return Ok(true),
+            };
+            let Some(last) = entries.last() else { return Ok(true) };
+            after = Some(last.id.clone());
+            info!(%sale, entries = entries.len(), "reservations are published again whose orders are not stored yet");
+            for entry in entries {
+                let Some(mut message) = Message::of(sale, entry) else {
+                    warn!(%sale, "an entry of the outbox names a user that none can be");
+                    continue;
+                };
+                // The entry has survived, and with it the reservation: it is of this generation now.
+                let routed = generation;
+                message.generation = message.generation.min(generation);
+                self.swept.fetch_add(1, Ordering::Relaxed);
+                match self.broker.publish(routed, &message.written()).await {
+                    Published::Confirmed => {}
+                    Published::Returned => {
+                        self.alarm.topology();
+                        return Ok(false);
+                    }
+                    Published::Unknown => return Ok(false),
+                }
+            }
+        }
+    }
+}
+
+/// The reservations of messages by sale, as entries of the outbox that are done.
+pub(crate) fn entries_by_sale<'a>(
+    messages: impl Iterator<Item = &'a Message>,
+) -> HashMap<&'a SaleId, Vec<&'a str>> {
+    let mut entries: HashMap<&SaleId, Vec<&str>> = HashMap::new();
+    for message in messages {
+        entries.entry(&message.sale_id).or_default().push(&message.entry);
+    }
+    entries
+}
