@@ -257,7 +257,7 @@ struct Waiting {
 
 impl Spool {
     fn open(dir: &Path, own: Uuid, bound: u64) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        make_for_owner(dir)?;
         let mut spool = Self { dir: dir.to_owned(), bound, own, files: Vec::new() };
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
@@ -330,6 +330,15 @@ impl Spool {
             }
         }
     }
+}
+
+/// Who tried to buy is nobody else's business.
+fn make_for_owner(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
 }
 
 fn run_of(name: &str) -> Option<Uuid> {

@@ -8,7 +8,7 @@ use std::{
 
 use flashsale_core::{
     Result,
-    ports::{Inventory, OrderIds, OrderQueue, OrderStore},
+    ports::{Clock, Inventory, OrderIds, OrderQueue, OrderStore},
 };
 use futures_util::StreamExt;
 use sqlx::{
@@ -91,6 +91,16 @@ pub enum OpenError {
         /// Where, without password.
         url: Secret,
     },
+    /// Another installation has these keys.
+    #[error(
+        "the keys {index} and beside it in the Redis at {url} are those of another database: set a --namespace of your own, or remove them if that database is gone"
+    )]
+    Foreign {
+        /// Where, without password.
+        url: Secret,
+        /// The list of its sales.
+        index: String,
+    },
     /// The folder for audit rows cannot be used.
     #[error("cannot keep audit rows in {path}: {source}")]
     Spool {
@@ -99,13 +109,6 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
-}
-
-/// What a process does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Roles {
-    api: bool,
-    worker: bool,
 }
 
 /// How a part is: its name, whether it can be used, and what there is to say.
@@ -151,8 +154,12 @@ impl Cluster {
     ///
     /// # Errors
     /// A service that cannot be used, or must not be.
-    pub async fn api(options: Options, ids: Arc<dyn OrderIds>) -> Result<Self, OpenError> {
-        Self::open(options, Some(ids), Roles { api: true, worker: false }).await
+    pub async fn api(
+        options: Options,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn OrderIds>,
+    ) -> Result<Self, OpenError> {
+        Self::open(options, Some((clock, ids)), false).await
     }
 
     /// Opens a worker.
@@ -160,22 +167,33 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::api`].
     pub async fn worker(options: Options) -> Result<Self, OpenError> {
-        Self::open(options, None, Roles { api: false, worker: true }).await
+        Self::open(options, None, true).await
     }
 
     /// Opens both in one process.
     ///
     /// # Errors
     /// As [`Cluster::api`].
-    pub async fn both(options: Options, ids: Arc<dyn OrderIds>) -> Result<Self, OpenError> {
-        Self::open(options, Some(ids), Roles { api: true, worker: true }).await
+    pub async fn both(
+        options: Options,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn OrderIds>,
+    ) -> Result<Self, OpenError> {
+        Self::open(options, Some((clock, ids)), true).await
     }
 
-    async fn open(options: Options, ids: Option<Arc<dyn OrderIds>>, roles: Roles) -> Result<Self, OpenError> {
+    async fn open(
+        options: Options,
+        decides: Option<(Arc<dyn Clock>, Arc<dyn OrderIds>)>,
+        works: bool,
+    ) -> Result<Self, OpenError> {
         let pool = connect(&options.database_url, options.database_connections).await?;
         migrate(&pool, &options.database_url).await?;
         let redis = |reason: String| OpenError::Redis { url: options.redis_url.clone(), reason };
         let stock = connect_redis(&options, &pool).await?;
+        if stock.is_foreign().await.map_err(|trouble| redis(format!("{trouble:?}")))? {
+            return Err(OpenError::Foreign { url: options.redis_url, index: stock.keys.index() });
+        }
         let durability = Durability::read(&stock).await.map_err(|trouble| redis(format!("{trouble:?}")))?;
         if durability.evicts() {
             return Err(OpenError::Evicting { url: options.redis_url, policy: durability.eviction });
@@ -189,15 +207,18 @@ impl Cluster {
                 .map(Arc::new)
                 .map_err(|reason| OpenError::Broker { url: options.amqp_url.clone(), reason })
         };
-        let publisher = broker("publisher")?;
         // Apart, since a broker that is short of memory stops to read from whoever publishes, acknowledgements included.
-        let consumer = if roles.worker { Some(broker("worker")?) } else { None };
+        let consumer = if works { Some(broker("worker")?) } else { None };
+        let publisher = match (&decides, &consumer) {
+            (None, Some(consumer)) => consumer.clone(),
+            _ => broker("publisher")?,
+        };
         let queue =
             consumer.as_ref().map(|broker| Arc::new(Queue::new(broker.clone(), stock.clone(), pool.clone())));
 
         let mut tasks = Vec::new();
         let (mut replica, mut outbox, mut audit) = (None, None, None);
-        if let Some(ids) = ids.filter(|_| roles.api) {
+        if let Some((clock, ids)) = decides {
             let spool = |source| OpenError::Spool { path: options.spool_dir.display().to_string(), source };
             let rows = Audit::open(pool.clone(), &options.spool_dir, options.spool_bytes).map_err(spool)?;
             let rows = audit.insert(Arc::new(rows));
@@ -209,6 +230,7 @@ impl Cluster {
                 audit: rows.clone(),
                 outbox: relay.clone(),
                 alarm: alarm.clone(),
+                clock,
                 ids,
                 sales: Sales::new(pool.clone(), stock.clone(), alarm.clone()),
                 latches: options.latch,
@@ -312,7 +334,7 @@ impl Cluster {
         };
         let redis = async {
             match self.stock.ping().await {
-                Ok(()) => ("redis", true, self.promise().to_owned()),
+                Ok(()) => ("redis", true, format!("Redis decides; {}", self.durability.kept())),
                 Err(trouble) => ("redis", false, flashsale_core::Error::from(trouble).to_string()),
             }
         };
@@ -352,12 +374,12 @@ impl Cluster {
     }
 
     /// Writes down what waits, and says goodbye.
-    pub async fn close(mut self) {
+    pub async fn close(&self) {
         self.close_queue();
         if let Some(audit) = &self.audit {
             audit.flush().await;
         }
-        for task in self.tasks.drain(..) {
+        for task in &self.tasks {
             task.abort();
         }
         if let Some(consumer) = &self.consumer {
@@ -404,6 +426,78 @@ pub async fn records(options: &Options) -> Result<Arc<dyn OrderStore>, OpenError
     Ok(Arc::new(Store::new(pool, stock, None, None)))
 }
 
+/// What was found of a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// The service.
+    pub part: &'static str,
+    /// Whether it will do.
+    pub good: bool,
+    /// What there is to say.
+    pub says: String,
+}
+
+/// Looks at each service, and changes nothing but the forms of an empty database.
+pub async fn look(options: &Options) -> Vec<Finding> {
+    let found = |part, good, says: String| Finding { part, good, says };
+    let mut findings = Vec::new();
+    let pool = match connect(&options.database_url, 2).await {
+        Ok(pool) => {
+            let version: sqlx::Result<String> =
+                sqlx::query_scalar("SHOW server_version").fetch_one(&pool).await;
+            findings.push(match version {
+                Ok(version) => {
+                    found("database", true, format!("PostgreSQL {version} at {}", options.database_url))
+                }
+                Err(error) => found("database", false, error.to_string()),
+            });
+            Some(pool)
+        }
+        Err(error) => {
+            findings.push(found("database", false, error.to_string()));
+            None
+        }
+    };
+    findings.extend(look_at_redis(options, pool.as_ref()).await);
+    findings.push(match Broker::start(&options.amqp_url, &options.namespace, "doctor") {
+        Ok(broker) => match broker.channel().await {
+            Ok(_) => found("rabbitmq", true, format!("it answers at {}", options.amqp_url)),
+            Err(_) => found("rabbitmq", false, format!("nobody answers at {}", options.amqp_url)),
+        },
+        Err(reason) => found("rabbitmq", false, reason),
+    });
+    findings
+}
+
+async fn look_at_redis(options: &Options, pool: Option<&PgPool>) -> Vec<Finding> {
+    let found = |part, good, says: String| Finding { part, good, says };
+    let installation = match pool {
+        Some(pool) => {
+            sqlx::query_scalar("SELECT id FROM installation").fetch_one(pool).await.unwrap_or_default()
+        }
+        None => Uuid::nil(),
+    };
+    let stock = match Stock::connect(&options.redis_url, &options.namespace, installation).await {
+        Ok(stock) => stock,
+        Err(error) => return vec![found("redis", false, format!("{}: {error}", options.redis_url))],
+    };
+    let durability = match Durability::read(&stock).await {
+        Ok(durability) => durability,
+        Err(trouble) => return vec![found("redis", false, flashsale_core::Error::from(trouble).to_string())],
+    };
+    let refused = durability.is_volatile() && !options.allow_volatile_redis;
+    let kept = match (refused, durability.is_volatile()) {
+        (true, _) => "it keeps nothing on disk, and --allow-volatile-redis is not set",
+        (false, true) => "it keeps nothing on disk; its loss interrupts a sale until it is rebuilt",
+        (false, false) => durability.kept(),
+    };
+    vec![
+        found("redis", !refused, format!("{}: {kept}", options.redis_url)),
+        found("eviction", !durability.evicts(), format!("maxmemory-policy {}", durability.eviction)),
+        found("promise", true, durability.promise(options.ack).to_owned()),
+    ]
+}
+
 async fn connect(url: &Secret, connections: u32) -> Result<PgPool, OpenError> {
     let failed = |reason: sqlx::Error| OpenError::Database { url: url.clone(), reason: reason.to_string() };
     let options: PgConnectOptions = url.expose().parse().map_err(failed)?;
@@ -411,6 +505,8 @@ async fn connect(url: &Secret, connections: u32) -> Result<PgPool, OpenError> {
         ("statement_timeout", STATEMENT_MS.to_string()),
         ("idle_in_transaction_session_timeout", IDLE_MS.to_string()),
         ("timezone", "UTC".to_owned()),
+        // What exists already is no news.
+        ("client_min_messages", "warning".to_owned()),
     ]);
     let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
     pool.connect_with(options).await.map_err(failed)

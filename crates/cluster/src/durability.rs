@@ -60,6 +60,16 @@ impl Durability {
         self.persistence == Persistence::None
     }
 
+    /// How it keeps what it has, in a few words.
+    pub(crate) fn kept(&self) -> &'static str {
+        match self.persistence {
+            Persistence::Always => "its append-only file is synced always",
+            Persistence::EverySecond => "its append-only file is synced every second",
+            Persistence::Sometimes => "its append-only file is not synced",
+            Persistence::None => "it keeps nothing on disk",
+        }
+    }
+
     /// The promise in force, in a sentence.
     pub(crate) fn promise(&self, ack: Ack) -> &'static str {
         match (ack, self.persistence) {

@@ -13,11 +13,10 @@ use std::{
 use async_trait::async_trait;
 use flashsale_core::{
     Error, Result,
-    clock::Timestamp,
     ids::{SaleId, UserId},
     inventory::Decision,
     order::{Ending, Purchase, Reservation},
-    ports::{self, OrderIds},
+    ports::{self, Clock, OrderIds},
     sale::{NewSale, SaleChange, SaleStatus},
 };
 use parking_lot::{Mutex, RwLock};
@@ -71,6 +70,7 @@ pub(crate) struct Replica {
     pub(crate) audit: Arc<Audit>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) alarm: Arc<Alarm>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn OrderIds>,
     pub(crate) sales: Sales,
     pub(crate) latches: bool,
@@ -84,6 +84,7 @@ pub(crate) struct Parts {
     pub(crate) audit: Arc<Audit>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) alarm: Arc<Alarm>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn OrderIds>,
     pub(crate) sales: Sales,
     pub(crate) latches: bool,
@@ -91,9 +92,9 @@ pub(crate) struct Parts {
 
 impl Replica {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { stock, audit, outbox, alarm, ids, sales, latches } = parts;
+        let Parts { stock, audit, outbox, alarm, clock, ids, sales, latches } = parts;
         let cells = RwLock::default();
-        Self { stock, audit, outbox, alarm, ids, sales, latches, counts: Counts::default(), cells }
+        Self { stock, audit, outbox, alarm, clock, ids, sales, latches, counts: Counts::default(), cells }
     }
 
     /// What this replica keeps of a sale; Redis is asked only about a sale that is new to it.
@@ -157,10 +158,10 @@ impl Replica {
             if waiting.is_empty() {
                 return;
             }
-            let attempts: Vec<_> = waiting
-                .iter()
-                .map(|one| (one.user.as_str(), self.ids.mint(Timestamp::from_millis(0))))
-                .collect();
+            // Only the id's own; the moment of the decision is Redis'.
+            let now = self.clock.now();
+            let attempts: Vec<_> =
+                waiting.iter().map(|one| (one.user.as_str(), self.ids.mint(now))).collect();
             match self.decide(&cell, &attempts).await {
                 Ok(decided) => self.settle(&cell, waiting, decided),
                 Err(trouble) => {

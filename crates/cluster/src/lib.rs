@@ -25,5 +25,5 @@ mod sales;
 mod stock;
 mod store;
 
-pub use cluster::{Cluster, OpenError, PartState, Totals, prepare, records};
+pub use cluster::{Cluster, Finding, OpenError, PartState, Totals, look, prepare, records};
 pub use options::{Ack, Options, Secret};

@@ -468,6 +468,12 @@ impl Stock {
         Ok(())
     }
 
+    /// Whether the list of sales is that of another installation.
+    pub(crate) async fn is_foreign(&self) -> Result<bool, Trouble> {
+        let owner: Option<String> = self.link.ask(redis::cmd("HGET").arg(self.keys.index()).arg("#")).await?;
+        Ok(owner.is_some_and(|owner| owner != self.installation))
+    }
+
     /// Adds a sale to the list.
     pub(crate) async fn list_sale(&self, sale: &SaleId, no: i32) -> Result<(), Trouble> {
         let mut command = redis::cmd("HSET");

@@ -8,13 +8,25 @@ use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{ArgAction, Args, Command, ValueEnum};
+use flashsale_cluster::Secret;
 use http::HeaderValue;
 
 /// Which parts the program stands on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Profile {
-    /// One process, one file.
+    /// One process, one file
     Embedded,
+    /// Redis, RabbitMQ and PostgreSQL, with any number of replicas and workers
+    Cluster,
+}
+
+/// When SUCCESS is said in the cluster profile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Ack {
+    /// When RabbitMQ has confirmed the reservation: it survives the loss of Redis
+    Queued,
+    /// When Redis has reserved: as durable as that Redis is
+    Reserved,
 }
 
 /// How the log is written, to standard error.
@@ -43,21 +55,77 @@ pub(crate) struct Common {
     pub(crate) log_format: LogFormat,
 }
 
+/// What to stand on.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Stand {
+    /// What to stand on
+    #[arg(
+        long,
+        env = "FLASHSALE_PROFILE",
+        value_name = "PROFILE",
+        default_value = "embedded",
+        global = true
+    )]
+    pub(crate) profile: Profile,
+    #[command(flatten)]
+    pub(crate) services: Services,
+}
+
+/// The services of the cluster profile.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Cluster profile")]
+pub(crate) struct Services {
+    // The addresses are checked where they are used: what is wrong with them must be said without their passwords.
+    /// PostgreSQL, such as postgres://user:password@host:5432/name?sslmode=verify-full
+    #[arg(long, env = "FLASHSALE_DATABASE_URL", value_name = "URL", hide_env_values = true, global = true)]
+    pub(crate) database_url: Option<Secret>,
+    /// Redis or a node of a Redis Cluster, such as redis://host:6379 or rediss://user:password@host:6379
+    #[arg(long, env = "FLASHSALE_REDIS_URL", value_name = "URL", hide_env_values = true, global = true)]
+    pub(crate) redis_url: Option<Secret>,
+    /// RabbitMQ, such as amqp://user:password@host:5672/%2f or amqps://…
+    #[arg(long, env = "FLASHSALE_AMQP_URL", value_name = "URL", hide_env_values = true, global = true)]
+    pub(crate) amqp_url: Option<Secret>,
+    /// Set before the names of all keys, queues and exchanges, so that installations can share services
+    #[arg(long, env = "FLASHSALE_NAMESPACE", value_name = "TEXT", default_value = "", global = true, value_parser = namespace)]
+    pub(crate) namespace: String,
+    /// When SUCCESS is said
+    #[arg(long, env = "FLASHSALE_ACK", value_name = "WHEN", default_value = "queued", global = true)]
+    pub(crate) ack: Ack,
+    /// Take a Redis that keeps nothing on disk; its loss then interrupts a sale until it is rebuilt
+    #[arg(long, env = "FLASHSALE_ALLOW_VOLATILE_REDIS", value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, global = true)]
+    pub(crate) allow_volatile_redis: bool,
+    /// Reject from memory once a sale is sold out, without asking Redis
+    #[arg(long, env = "FLASHSALE_SOLD_OUT_LATCH", value_name = "BOOL", default_value = "true", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, global = true)]
+    pub(crate) sold_out_latch: bool,
+    /// The most connections to PostgreSQL
+    #[arg(long, env = "FLASHSALE_DATABASE_CONNECTIONS", value_name = "COUNT", default_value = "10", global = true, value_parser = clap::value_parser!(u32).range(3..=1_000))]
+    pub(crate) database_connections: u32,
+    /// How much of the audit trail may wait in the data folder while PostgreSQL is away, in MiB
+    #[arg(long, env = "FLASHSALE_AUDIT_SPOOL_MIB", value_name = "MIB", default_value = "1024", global = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) audit_spool_mib: u32,
+}
+
 /// How to serve.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Serve {
-    /// What to stand on
-    #[arg(long, env = "FLASHSALE_PROFILE", value_name = "PROFILE", default_value = "embedded")]
-    pub(crate) profile: Profile,
+    #[command(flatten)]
+    pub(crate) http: Http,
+    /// Seed three sales into an empty store; on loopback, the admin token is then demo-admin-token
+    #[arg(long, env = "FLASHSALE_DEMO", value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    pub(crate) demo: bool,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+/// How to listen, and to whom.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Http {
     /// The address and port to serve
     #[arg(long, env = "FLASHSALE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3000", value_parser = address)]
     pub(crate) listen: SocketAddr,
     /// The admin token; without one, it is made on the first start and kept in the data folder
     #[arg(long, env = "FLASHSALE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = admin_token)]
     pub(crate) admin_token: Option<String>,
-    /// Seed three sales into an empty store; on loopback, the admin token is then demo-admin-token
-    #[arg(long, env = "FLASHSALE_DEMO", value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
-    pub(crate) demo: bool,
     /// The origins whose pages may use the API (CORS), or * for all
     #[arg(long, env = "FLASHSALE_CORS_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',', value_parser = origin)]
     pub(crate) cors_origins: Vec<HeaderValue>,
@@ -86,6 +154,15 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write it like 127.0.0.1:3000, 0.0.0.0:80 or [::1]:3000".to_owned())
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(&b));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("it must be up to 64 of A-Z, a-z, 0-9, _ - . and :".to_owned())
+    }
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
@@ -249,9 +326,9 @@ mod tests {
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         let file = "listen = \"127.0.0.1:4000\"\nmax-connections = 7\ndemo = true\ncors-origins = [\"https://a.example\", \"https://b.example\"]\n";
         let serve = parse(file, &["--max-connections", "9"]).unwrap();
-        assert_eq!(serve.listen.to_string(), "127.0.0.1:4000");
-        assert_eq!((serve.max_connections, serve.demo, serve.cors_origins.len()), (9, true, 2));
-        assert_eq!(serve.drain_timeout, Duration::from_secs(10));
+        assert_eq!(serve.http.listen.to_string(), "127.0.0.1:4000");
+        assert_eq!((serve.http.max_connections, serve.demo, serve.http.cors_origins.len()), (9, true, 2));
+        assert_eq!(serve.http.drain_timeout, Duration::from_secs(10));
         assert!(!parse("demo = true", &["--demo=false"]).unwrap().demo);
     }
 

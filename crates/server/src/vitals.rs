@@ -16,8 +16,14 @@ pub(crate) trait Vitals: Send + Sync + 'static {
     async fn ready(&self) -> Result<()>;
     /// How each part is, by name.
     async fn parts(&self) -> BTreeMap<&'static str, Part>;
-    /// What has been recorded, and what waits to be.
-    fn recorded(&self) -> Recorded;
+    /// What it counts of itself.
+    fn measures(&self) -> Vec<Measure>;
+    /// What SUCCESS is worth right now.
+    fn promise(&self) -> &'static str;
+    /// Whether SUCCESS rests on less than it usually does, since a part is away.
+    fn is_provisional(&self) -> bool {
+        false
+    }
 }
 
 /// How one part is.
@@ -26,18 +32,26 @@ pub(crate) struct Part {
     /// `up` or `down`.
     #[schema(example = "up")]
     pub(crate) status: &'static str,
-    /// What it promises, or what is wrong with it.
-    #[schema(example = "a purchase is on the disk before it is acknowledged")]
+    /// What it does, or what is wrong with it.
+    #[schema(example = "SQLite ledger")]
     pub(crate) detail: String,
 }
 
-/// What has been recorded since the start.
+impl Part {
+    pub(crate) fn new(up: bool, detail: impl Into<String>) -> Self {
+        Self { status: if up { "up" } else { "down" }, detail: detail.into() }
+    }
+}
+
+/// A figure that a profile counts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Recorded {
-    /// Groups committed.
-    pub(crate) commits: u64,
-    /// Decisions and changes in them.
-    pub(crate) entries: u64,
-    /// Decisions and changes that wait to be committed.
-    pub(crate) waiting: usize,
+pub(crate) struct Measure {
+    /// Its name in the metrics, without the program's.
+    pub(crate) name: &'static str,
+    /// What it is.
+    pub(crate) help: &'static str,
+    /// How much.
+    pub(crate) value: u64,
+    /// Whether it only ever grows.
+    pub(crate) total: bool,
 }

@@ -288,7 +288,8 @@ end
 -- KEYS: index. ARGV: installation, generation, then id and number of each sale.
 local function index(keys, args)
   redis.call('UNLINK', keys[1])
-  redis.call('HSET', keys[1], '', args[2], unpack(args, 3))
+  -- What is no sale's id: the generation, and whose list it is.
+  redis.call('HSET', keys[1], '', args[2], '#', args[1], unpack(args, 3))
   armed[mark(keys, args[1])] = tonumber(args[2])
   return { 'ok' }
 end

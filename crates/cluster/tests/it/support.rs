@@ -8,7 +8,7 @@ use flashsale_core::{
     clock::Timestamp,
     conformance::Harness,
     ids::OrderId,
-    ports::{Inventory, OrderIds, OrderQueue, OrderStore},
+    ports::{Clock, Inventory, OrderIds, OrderQueue, OrderStore},
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
@@ -130,6 +130,21 @@ impl OrderIds for RandomIds {
     }
 }
 
+/// The real clock: the window is judged by Redis', which nobody can inject.
+pub(crate) struct SystemClock;
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        Timestamp::from_millis(i64::try_from(now.as_millis()).expect("before the year 292,000,000"))
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
 /// The profile, both roles in one process, with nobody working on its queue.
 pub(crate) struct Bench {
     pub(crate) cluster: Cluster,
@@ -139,7 +154,9 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) async fn on(site: Arc<Site>) -> Self {
         let options = site.options();
-        let cluster = Cluster::both(options, Arc::new(RandomIds)).await.expect("the profile opens");
+        let cluster = Cluster::both(options, Arc::new(SystemClock), Arc::new(RandomIds))
+            .await
+            .expect("the profile opens");
         cluster.ready(PATIENCE).await.expect("sales can be decided");
         Self { cluster, site }
     }
@@ -171,7 +188,6 @@ impl Harness for Bench {
     }
 
     fn now(&self) -> Timestamp {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-        Timestamp::from_millis(i64::try_from(now.as_millis()).expect("before the year 292,000,000"))
+        SystemClock.now()
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    config::{Common, Serve},
+    config::{Common, Http, Profile, Serve},
     http::listener,
     wire,
 };
@@ -27,17 +27,30 @@ enum Finding {
 }
 
 pub(super) async fn run(common: &Common, Doctor { serve }: Doctor) -> Result<ExitCode> {
-    super::say(
-        "Profile: embedded. SUCCESS is said once the purchase is on the disk (SQLite, WAL, synchronous=FULL).",
-    )?;
-    let findings = [
-        ("data folder", folder(&common.data_dir)),
-        ("ledger", ledger(&common.data_dir).await),
+    let mut findings = vec![("data folder", folder(&common.data_dir))];
+    match serve.stand.profile {
+        Profile::Embedded => {
+            super::say(
+                "Profile: embedded. SUCCESS is said once the purchase is on the disk (SQLite, WAL, synchronous=FULL).",
+            )?;
+            findings.push(("ledger", ledger(&common.data_dir).await));
+        }
+        Profile::Cluster => {
+            super::say("Profile: cluster.")?;
+            for found in wire::look_at_cluster(common, &serve.stand.services).await? {
+                findings.push((
+                    found.part,
+                    if found.good { Finding::Good(found.says) } else { Finding::Bad(found.says) },
+                ));
+            }
+        }
+    }
+    findings.extend([
         ("free space", space(&common.data_dir)),
-        ("open files", open_files(serve.max_connections)),
-        ("address", address(&serve)),
-        ("admin token", admin_token(&common.data_dir, &serve)),
-    ];
+        ("open files", open_files(serve.http.max_connections)),
+        ("address", address(&serve.http)),
+        ("admin token", admin_token(&common.data_dir, &serve.http)),
+    ]);
     let mut healthy = true;
     for (what, finding) in findings {
         let (sign, text) = match finding {
@@ -113,7 +126,7 @@ fn open_files(connections: u32) -> Finding {
     Finding::Good(format!("{connections} connections"))
 }
 
-fn address(serve: &Serve) -> Finding {
+fn address(serve: &Http) -> Finding {
     let listen = serve.listen;
     match listener::bind(listen) {
         Ok(_) if listen.ip().is_loopback() => Finding::Good(format!("{listen} is free")),
@@ -124,7 +137,7 @@ fn address(serve: &Serve) -> Finding {
     }
 }
 
-fn admin_token(data_dir: &Path, serve: &Serve) -> Finding {
+fn admin_token(data_dir: &Path, serve: &Http) -> Finding {
     match &serve.admin_token {
         Some(token) if token.len() < 16 => Finding::Note("it is given, but short".to_owned()),
         Some(_) => Finding::Good("it is given".to_owned()),

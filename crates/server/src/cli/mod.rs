@@ -49,10 +49,14 @@ pub(crate) struct Cli {
 pub(crate) enum Action {
     /// Serve everything: API, pages, and the order worker
     Serve(config::Serve),
-    /// Bring the store to the form that this version needs; `serve` does so too
-    Migrate,
+    /// Serve API and pages of the cluster profile, as one of any number of replicas
+    Api(serve::Api),
+    /// Store the orders of the cluster profile, as one of any number of workers
+    Worker(serve::Worker),
+    /// Bring the store to the form that this version needs; `serve`, `api` and `worker` do so too
+    Migrate(config::Stand),
     /// Make the three sales of the demonstration: one active, one upcoming, one ended
-    Seed(shop::At),
+    Seed(shop::Where),
     /// Put a sale under load, and say whether the promises held
     Stress(stress::Stress),
     /// Check the promises against the store, and print the figures
@@ -124,7 +128,9 @@ fn say(text: impl Display) -> io::Result<()> {
 async fn act(Cli { common, action }: Cli) -> Result<ExitCode> {
     match action {
         Action::Serve(serve) => serve::run(&common, serve).await,
-        Action::Migrate => migrate::run(&common).await,
+        Action::Api(api) => serve::api(&common, api).await,
+        Action::Worker(worker) => serve::worker(&common, worker).await,
+        Action::Migrate(stand) => migrate::run(&common, stand).await,
         Action::Seed(at) => seed::run(&common, at).await,
         Action::Stress(stress) => stress::run(stress).await,
         Action::Verify(verify) => verify::run(&common, verify).await,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::shop::{At, Shop};
+use super::shop::{Shop, Where};
 use crate::config::Common;
 
 /// Which sale.
@@ -15,11 +15,11 @@ pub(crate) struct Reset {
     #[arg(long, value_name = "ID")]
     sale: String,
     #[command(flatten)]
-    at: At,
+    place: Where,
 }
 
-pub(super) async fn run(common: &Common, Reset { sale, at }: Reset) -> Result<ExitCode> {
-    let shop = Shop::open(common, at)?;
+pub(super) async fn run(common: &Common, Reset { sale, place }: Reset) -> Result<ExitCode> {
+    let shop = Shop::open(common, place).await?;
     let reset = shop.reset(&sale).await;
     shop.close().await;
     reset?;

@@ -8,7 +8,7 @@ use flashsale_core::{clock::Timestamp, sale::SaleChange, service::SaleRequest};
 
 use super::{
     remote::SaleBody,
-    shop::{At, Shop, require_change},
+    shop::{Shop, Where, require_change},
 };
 use crate::config::Common;
 
@@ -18,7 +18,7 @@ pub(crate) struct Sales {
     #[command(subcommand)]
     what: What,
     #[command(flatten)]
-    at: At,
+    place: Where,
 }
 
 #[derive(Subcommand, Debug)]
@@ -85,8 +85,8 @@ enum What {
     },
 }
 
-pub(super) async fn run(common: &Common, Sales { what, at }: Sales) -> Result<ExitCode> {
-    let shop = Shop::open(common, at)?;
+pub(super) async fn run(common: &Common, Sales { what, place }: Sales) -> Result<ExitCode> {
+    let shop = Shop::open(common, place).await?;
     let done = act(&shop, what).await;
     shop.close().await;
     super::say(done?.trim_end())?;

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::shop::{At, Shop};
+use super::shop::{Shop, Where};
 use crate::config::Common;
 
-pub(super) async fn run(common: &Common, at: At) -> Result<ExitCode> {
-    let shop = Shop::open(common, at)?;
+pub(super) async fn run(common: &Common, place: Where) -> Result<ExitCode> {
+    let shop = Shop::open(common, place).await?;
     let made = shop.seed().await;
     shop.close().await;
     match made?.as_slice() {

@@ -1,13 +1,14 @@
-//! `flashsale serve`: start-up and shutdown, as a story.
+//! `flashsale serve`, `api` and `worker`: start-up and shutdown, as a story.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use tracing::{info, warn};
 
 use crate::{
     admission::{self, AdminToken},
-    config::{Common, Profile, Serve},
+    config::{Common, Http, Serve, Services},
     http::{
         self, App, Metrics, Shared,
         listener::{self, Limits},
@@ -16,20 +17,66 @@ use crate::{
     wire::{self, Running},
 };
 
+/// What an API replica needs.
+#[derive(Args, Debug)]
+pub(crate) struct Api {
+    #[command(flatten)]
+    http: Http,
+    #[command(flatten)]
+    services: Services,
+}
+
+/// What a worker needs.
+#[derive(Args, Debug)]
+pub(crate) struct Worker {
+    #[command(flatten)]
+    services: Services,
+}
+
+/// Serves everything: API, pages, and the order worker.
 pub(super) async fn run(common: &Common, serve: Serve) -> Result<ExitCode> {
+    let stop = start(&serve.http)?;
+    let running = wire::everything(common, &serve.stand).await?;
+    if serve.demo {
+        running.ready().await?;
+        seed_if_empty(&running).await?;
+    }
+    listen(common, &serve.http, serve.demo, running, stop).await
+}
+
+/// Serves API and pages of the cluster profile.
+pub(super) async fn api(common: &Common, api: Api) -> Result<ExitCode> {
+    let stop = start(&api.http)?;
+    let running = wire::api(common, &api.services).await?;
+    listen(common, &api.http, false, running, stop).await
+}
+
+/// Works on the order queue of the cluster profile.
+pub(super) async fn worker(common: &Common, worker: Worker) -> Result<ExitCode> {
+    let stop = shutdown::requested().context("cannot listen for signals")?;
+    wire::worker(common, &worker.services, stop).await?;
+    info!("goodbye");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(http: &Http) -> Result<impl Future<Output = ()> + use<>> {
     ensure!(
-        serve.cors_origins.len() < 2 || serve.cors_origins.iter().all(|origin| origin != "*"),
+        http.cors_origins.len() < 2 || http.cors_origins.iter().all(|origin| origin != "*"),
         "cors-origins: * is all origins, so it must stand alone"
     );
     let stop = shutdown::requested().context("cannot listen for signals")?;
     raise_open_files();
-    let running = match serve.profile {
-        Profile::Embedded => wire::embedded(&common.data_dir)?,
-    };
-    if serve.demo {
-        seed_if_empty(&running).await?;
-    }
-    let admin_token = admin_token(common, &serve)?;
+    Ok(stop)
+}
+
+async fn listen(
+    common: &Common,
+    serve: &Http,
+    demo: bool,
+    running: Running,
+    stop: impl Future<Output = ()>,
+) -> Result<ExitCode> {
+    let admin_token = admin_token(common, serve, demo)?;
     let listener = listener::bind(serve.listen).with_context(|| {
         format!("cannot listen on {} (is another server there? try --listen 127.0.0.1:0)", serve.listen)
     })?;
@@ -67,7 +114,7 @@ async fn seed_if_empty(running: &Running) -> Result<()> {
 }
 
 /// The token in force, and a word on where it is; never the token itself, unless it is the well-known one.
-fn admin_token(common: &Common, serve: &Serve) -> Result<AdminToken> {
+fn admin_token(common: &Common, serve: &Http, demo: bool) -> Result<AdminToken> {
     if let Some(token) = &serve.admin_token {
         if token.len() < 16 {
             warn!("the admin token is short; 32 random characters are better");
@@ -75,7 +122,7 @@ fn admin_token(common: &Common, serve: &Serve) -> Result<AdminToken> {
         info!("the admin token is the one that was given");
         return Ok(AdminToken::new(token));
     }
-    if serve.demo && serve.listen.ip().is_loopback() {
+    if demo && serve.listen.ip().is_loopback() {
         info!("the admin token of this demo is {}", admission::DEMO);
         return Ok(AdminToken::new(admission::DEMO));
     }

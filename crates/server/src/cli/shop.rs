@@ -7,7 +7,7 @@ use flashsale_embedded::OpenError;
 
 use super::remote::{Remote, SaleBody};
 use crate::{
-    config::Common,
+    config::{Common, Profile, Stand},
     wire::{self, Running},
 };
 
@@ -22,6 +22,15 @@ pub(crate) struct At {
     pub(super) admin_token: Option<String>,
 }
 
+/// Which sales: of a server, or of a store.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Where {
+    #[command(flatten)]
+    at: At,
+    #[command(flatten)]
+    stand: Stand,
+}
+
 /// A server's address. TLS is a proxy's business, and so is not spoken here.
 fn url(text: &str) -> Result<String, String> {
     let wrong = || "write it like http://127.0.0.1:3000".to_owned();
@@ -33,14 +42,21 @@ fn url(text: &str) -> Result<String, String> {
 pub(super) enum Shop {
     /// Through a running server.
     Remote(Remote),
-    /// On the data folder, which no server uses.
+    /// On the store itself.
     Local(Box<Running>),
 }
 
 impl Shop {
-    pub(super) fn open(common: &Common, at: At) -> Result<Self> {
+    pub(super) async fn open(common: &Common, place: Where) -> Result<Self> {
+        let Where { at, stand } = place;
         if let Some(url) = at.url {
             return Ok(Self::Remote(Remote::new(&url, at.admin_token, &common.data_dir)));
+        }
+        if stand.profile == Profile::Cluster {
+            // As one more replica, beside those that serve.
+            let running = wire::api(common, &stand.services).await?;
+            running.ready().await?;
+            return Ok(Self::Local(Box::new(running)));
         }
         match wire::embedded(&common.data_dir) {
             Ok(running) => Ok(Self::Local(Box::new(running))),
@@ -52,7 +68,7 @@ impl Shop {
         }
     }
 
-    /// Lets go of the data folder, with everything written down.
+    /// Lets go of the store, with everything written down.
     pub(super) async fn close(self) {
         if let Self::Local(running) = self {
             running.close().await;

@@ -1,6 +1,6 @@
 //! `flashsale verify`: counts the store row by row, and checks the promises against the figures.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -11,7 +11,10 @@ use flashsale_core::{
 use serde::Serialize;
 
 use super::say;
-use crate::{config::Common, wire};
+use crate::{
+    config::{Common, Profile, Stand},
+    wire,
+};
 
 /// Which sale.
 #[derive(Args, Debug)]
@@ -22,6 +25,8 @@ pub(crate) struct Verify {
     /// Print the checks as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    stand: Stand,
 }
 
 /// A promise, checked.
@@ -43,17 +48,14 @@ struct Checked {
     checks: Vec<Check>,
 }
 
-pub(super) async fn run(common: &Common, Verify { sale, json }: Verify) -> Result<ExitCode> {
-    if !common.data_dir.join(flashsale_embedded::FILE_NAME).exists() {
-        bail!("there is no ledger in {} (is it the right --data-dir?)", common.data_dir.display());
-    }
-    let store = wire::embedded_records(&common.data_dir)?;
+pub(super) async fn run(common: &Common, Verify { sale, json, stand }: Verify) -> Result<ExitCode> {
+    let store = records(common, &stand).await?;
     let sales = match sale {
         Some(sale) => vec![sale],
         None => store.sale_ids().await?,
     };
     if sales.is_empty() {
-        bail!("there are no sales in {}", common.data_dir.display());
+        bail!("there are no sales in the store");
     }
     let mut all = Vec::new();
     for sale in sales {
@@ -69,6 +71,16 @@ pub(super) async fn run(common: &Common, Verify { sale, json }: Verify) -> Resul
         say(if holds { "All promises hold." } else { "A PROMISE IS BROKEN." })?;
     }
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn records(common: &Common, stand: &Stand) -> Result<Arc<dyn OrderStore>> {
+    if stand.profile == Profile::Cluster {
+        return wire::cluster_records(common, &stand.services).await;
+    }
+    if !common.data_dir.join(flashsale_embedded::FILE_NAME).exists() {
+        bail!("there is no ledger in {} (is it the right --data-dir?)", common.data_dir.display());
+    }
+    Ok(wire::embedded_records(&common.data_dir)?)
 }
 
 async fn check(store: &dyn OrderStore, sale_id: SaleId) -> Result<Checked> {

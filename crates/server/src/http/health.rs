@@ -17,7 +17,7 @@ use crate::vitals::Part;
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Health {
-    /// `up`, or `down` when no purchase can be made.
+    /// `up`; `degraded` when a part is down and purchases can be made all the same; `down` when they cannot.
     #[schema(example = "up")]
     status: &'static str,
     /// When this was found, RFC 3339.
@@ -28,6 +28,9 @@ pub(crate) struct Health {
     response_time: f64,
     /// The parts by name.
     services: BTreeMap<&'static str, Part>,
+    /// What SUCCESS is worth right now.
+    #[schema(example = "a purchase is on the disk before it is acknowledged")]
+    promise: &'static str,
     /// The profile that runs.
     #[schema(example = "embedded")]
     profile: &'static str,
@@ -49,16 +52,22 @@ pub(crate) struct Health {
 pub(crate) async fn health(State(app): State<App>) -> (StatusCode, Json<Health>) {
     let started = Instant::now();
     let services = app.vitals.parts().await;
-    let up = services.values().all(|part| part.status == "up");
+    let sells = app.vitals.ready().await.is_ok();
+    let whole = services.values().all(|part| part.status == "up");
     let health = Health {
-        status: if up { "up" } else { "down" },
+        status: match (sells, whole) {
+            (true, true) => "up",
+            (true, false) => "degraded",
+            (false, _) => "down",
+        },
         timestamp: app.sales.now().to_string(),
         response_time: (started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
         services,
+        promise: app.vitals.promise(),
         profile: app.vitals.profile(),
         version: env!("CARGO_PKG_VERSION"),
     };
-    (if up { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
+    (if sells { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
 }
 
 /// The word of a probe.

@@ -24,7 +24,7 @@ use prometheus_client::{
 };
 
 use super::{App, problem::Problem};
-use crate::vitals::Recorded;
+use crate::vitals::Measure;
 
 /// How an attempt was answered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -124,7 +124,7 @@ impl Metrics {
     responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
 )]
 pub(crate) async fn scrape(State(app): State<App>) -> Result<Response, Problem> {
-    let state = snapshot(&app.sales.statuses().await?, app.vitals.recorded());
+    let state = snapshot(&app.sales.statuses().await?, &app.vitals.measures());
     let mut text = String::new();
     let mut later = String::new();
     let unwritable = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The metrics cannot be written");
@@ -137,7 +137,7 @@ pub(crate) async fn scrape(State(app): State<App>) -> Result<Response, Problem> 
 }
 
 /// What is read when it is asked for.
-fn snapshot(sales: &[SaleStatus], recorded: Recorded) -> Registry {
+fn snapshot(sales: &[SaleStatus], measures: &[Measure]) -> Registry {
     let mut registry = Registry::with_prefix("flashsale");
     let units = |get: fn(&SaleStatus) -> u32| {
         let family = Family::<SaleLabel, Gauge<i64, AtomicI64>>::default();
@@ -156,16 +156,17 @@ fn snapshot(sales: &[SaleStatus], recorded: Recorded) -> Registry {
     );
     registry.register("sale_confirmed_units", "Units confirmed", units(|status| status.confirmed));
 
-    let counter = |value: u64| {
-        let counter = Counter::<u64, AtomicU64>::default();
-        counter.inc_by(value);
-        counter
-    };
-    registry.register("ledger_commits", "Groups committed to the ledger", counter(recorded.commits));
-    registry.register("ledger_entries", "Decisions and changes recorded", counter(recorded.entries));
-    let waiting = Gauge::<i64, AtomicI64>::default();
-    waiting.set(i64::try_from(recorded.waiting).unwrap_or(i64::MAX));
-    registry.register("ledger_waiting", "Decisions and changes that wait to be recorded", waiting);
+    for &Measure { name, help, value, total } in measures {
+        if total {
+            let counter = Counter::<u64, AtomicU64>::default();
+            counter.inc_by(value);
+            registry.register(name, help, counter);
+        } else {
+            let gauge = Gauge::<i64, AtomicI64>::default();
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            registry.register(name, help, gauge);
+        }
+    }
     registry
 }
 

@@ -58,6 +58,10 @@ pub(crate) struct PurchaseReply {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "0198b7a0-5d5c-7c1e-8d6a-1f2e3d4c5b6a")]
     order_id: Option<String>,
+    /// `RESERVED` where SUCCESS rests on Redis alone, since RabbitMQ is away; usually absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "RESERVED")]
+    durability: Option<&'static str>,
 }
 
 /// What a user holds of a sale.
@@ -118,10 +122,11 @@ async fn try_attempt(app: &App, request: Request) -> Result<Response, Problem> {
     match decision {
         Decision::SoldOut => Ok(json(Bytes::from_static(SOLD_OUT_BODY))),
         Decision::Reserved(reservation) => {
-            Ok(reply(true, "SUCCESS", RESERVED, reservation.order_id.to_string()))
+            let durability = app.vitals.is_provisional().then_some("RESERVED");
+            Ok(reply(true, "SUCCESS", RESERVED, reservation.order_id.to_string(), durability))
         }
         Decision::AlreadyPurchased(purchase) => {
-            Ok(reply(false, "ALREADY_PURCHASED", ALREADY_PURCHASED, purchase.order_id.to_string()))
+            Ok(reply(false, "ALREADY_PURCHASED", ALREADY_PURCHASED, purchase.order_id.to_string(), None))
         }
         Decision::NotActive => {
             // Whoever bought in time and asks late still hears of the order.
@@ -132,8 +137,14 @@ async fn try_attempt(app: &App, request: Request) -> Result<Response, Problem> {
     }
 }
 
-fn reply(success: bool, status: &'static str, message: &'static str, order_id: String) -> Response {
-    let reply = PurchaseReply { success, status, message, order_id: Some(order_id) };
+fn reply(
+    success: bool,
+    status: &'static str,
+    message: &'static str,
+    order_id: String,
+    durability: Option<&'static str>,
+) -> Response {
+    let reply = PurchaseReply { success, status, message, order_id: Some(order_id), durability };
     json(serde_json::to_vec(&reply).expect("a reply is plain text").into())
 }
 

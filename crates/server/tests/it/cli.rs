@@ -104,26 +104,33 @@ fn flags(help: &str) -> Vec<(String, String)> {
 #[test]
 fn help_names_every_flag_with_its_variable() {
     let all = "config data-dir log log-format help version";
-    let serving = "listen profile admin-token demo cors-origins max-connections header-timeout \
-                   body-timeout drain-timeout";
-    let at = "url admin-token";
+    let http = "listen admin-token cors-origins max-connections header-timeout body-timeout drain-timeout";
+    let services = "database-url redis-url amqp-url namespace ack allow-volatile-redis sold-out-latch \
+                    database-connections audit-spool-mib";
+    let stand = format!("profile {services}");
+    let serving = format!("demo {http} {stand}");
+    let api = format!("{http} {services}");
+    let at = format!("url admin-token {stand}");
+    let and = |own: &str, more: &str| format!("{own} {more}");
     for (command, own) in [
-        (&[][..], ""),
-        (&["serve"], serving),
+        (&[][..], String::new()),
+        (&["serve"], serving.clone()),
+        (&["api"], api),
+        (&["worker"], services.to_owned()),
         (&["doctor"], serving),
-        (&["migrate"], ""),
-        (&["openapi"], ""),
-        (&["config"], ""),
-        (&["seed"], at),
-        (&["reset"], "url admin-token sale"),
-        (&["verify"], "sale json"),
-        (&["stress"], "url sale rate duration connections users user-prefix timeout json"),
-        (&["sales"], at),
-        (&["sales", "list"], "url admin-token json"),
-        (&["sales", "create"], "url admin-token id name stock starts ends"),
-        (&["sales", "change"], "url admin-token name stock starts ends"),
-        (&["sales", "pause"], at),
-        (&["sales", "resume"], at),
+        (&["migrate"], stand.clone()),
+        (&["openapi"], String::new()),
+        (&["config"], String::new()),
+        (&["seed"], at.clone()),
+        (&["reset"], and("sale", &at)),
+        (&["verify"], and("sale json", &stand)),
+        (&["stress"], "url sale rate duration connections users user-prefix timeout json".to_owned()),
+        (&["sales"], at.clone()),
+        (&["sales", "list"], and("json", &at)),
+        (&["sales", "create"], and("id name stock starts ends", &at)),
+        (&["sales", "change"], and("name stock starts ends", &at)),
+        (&["sales", "pause"], at.clone()),
+        (&["sales", "resume"], at.clone()),
         (&["sales", "delete"], at),
     ] {
         let help = tell(&[command, &["--help"]].concat()).good();
