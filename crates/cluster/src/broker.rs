@@ -5,7 +5,10 @@
 //! of a confirmation (ADR 0009).
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -93,11 +96,15 @@ pub(crate) struct Broker {
 pub(crate) struct Session {
     connection: Connection,
     publisher: Channel,
+    /// It did not confirm in time. Whatever is wrong with it, the next one starts without its backlog.
+    mute: AtomicBool,
 }
 
 impl Session {
     fn alive(&self) -> bool {
-        self.connection.status().connected() && self.publisher.status().connected()
+        !self.mute.load(Ordering::Acquire)
+            && self.connection.status().connected()
+            && self.publisher.status().connected()
     }
 }
 
@@ -198,7 +205,9 @@ impl Broker {
             }
             Err(_) => {
                 *self.sulking_until.lock() = Some(Instant::now() + SULK);
-                warn!("RabbitMQ does not confirm; it counts as away");
+                if !session.mute.swap(true, Ordering::AcqRel) {
+                    warn!("RabbitMQ does not confirm; it counts as away, and is connected anew");
+                }
                 Published::Unknown
             }
         }
@@ -326,6 +335,9 @@ async fn supervise(
                 }
                 session.send_replace(None);
                 warn!(role, "the connection to RabbitMQ is lost");
+                if found.mute.load(Ordering::Acquire) {
+                    let _ = timeout(PATIENCE, found.connection.close(200, "no confirmations".into())).await;
+                }
             }
             Ok(Err(error)) if !told => {
                 told = true;
@@ -354,5 +366,5 @@ async fn connect(uri: AMQPUri, names: &Names, role: &'static str) -> lapin::Resu
         .exchange_declare(short(&names.events), ExchangeKind::Topic, durable, FieldTable::default())
         .await?;
     close(events).await;
-    Ok(Session { connection, publisher })
+    Ok(Session { connection, publisher, mute: AtomicBool::new(false) })
 }

@@ -13,8 +13,9 @@ use std::{
 };
 
 use flashsale_core::{Result, clock::Timestamp, ids::SaleId};
+use futures_util::future::join_all;
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::{
     broker::{Broker, Published},
@@ -166,23 +167,19 @@ impl Outbox {
             let Some(last) = entries.last() else { return Ok(true) };
             after = Some(last.id.clone());
             info!(%sale, entries = entries.len(), "reservations are published again whose orders are not stored yet");
-            for entry in entries {
-                let Some(mut message) = Message::of(sale, entry) else {
-                    warn!(%sale, "an entry of the outbox names a user that none can be");
-                    continue;
-                };
-                // The entry has survived, and with it the reservation: it is of this generation now.
-                let routed = generation;
-                message.generation = message.generation.min(generation);
+            let messages = entries.into_iter().filter_map(|entry| Message::of(sale, entry));
+            // The entries have survived, and with them the reservations: they are of this generation.
+            let published = messages.map(|message| async move {
                 self.swept.fetch_add(1, Ordering::Relaxed);
-                match self.broker.publish(routed, &message.written()).await {
-                    Published::Confirmed => {}
-                    Published::Returned => {
-                        self.alarm.topology();
-                        return Ok(false);
-                    }
-                    Published::Unknown => return Ok(false),
-                }
+                self.broker.publish(generation, &message.written()).await
+            });
+            let published = join_all(published).await;
+            if published.contains(&Published::Returned) {
+                self.alarm.topology();
+                return Ok(false);
+            }
+            if published.contains(&Published::Unknown) {
+                return Ok(false);
             }
         }
     }

@@ -1,0 +1,291 @@
+//! PostgreSQL, Redis and RabbitMQ of a test's own.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// How long a service may take to start.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+pub(super) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port()
+}
+
+fn await_port(port: u16, what: &str) {
+    let began = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(began.elapsed() < PATIENCE, "{what} does not start");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "{name} to {pid}");
+}
+
+/// Runs a command to its end; what it printed.
+pub(super) fn output(command: &mut Command) -> String {
+    let ended = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(ended.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
+    String::from_utf8(ended.stdout).expect("text").trim().to_owned()
+}
+
+/// A service that can be pulled from under its users.
+pub(super) trait Service {
+    fn url(&self) -> String;
+    fn pid(&self) -> u32;
+    /// Pulls the plug.
+    fn kill(&mut self);
+    /// Starts again on what it has on disk.
+    fn start(&mut self);
+
+    fn restart(&mut self) {
+        self.kill();
+        self.start();
+    }
+
+    /// Is there, and does nothing, for so long.
+    fn pause(&self, duration: Duration) {
+        signal(self.pid(), "STOP");
+        thread::sleep(duration);
+        signal(self.pid(), "CONT");
+    }
+}
+
+/// A Redis with an append-only file.
+pub(super) struct Redis {
+    dir: TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Redis {
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut redis = Self { dir, port: free_port(), child: None };
+        redis.start();
+        redis
+    }
+
+    /// Says something to it.
+    pub(super) fn say(&self, words: &[&str]) -> String {
+        output(Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(words))
+    }
+
+    /// Forgets what it has on disk. For one that is stopped.
+    pub(super) fn wipe(&self) {
+        for entry in fs::read_dir(self.dir.path()).expect("its folder") {
+            let path = entry.expect("an entry").path();
+            let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            gone.expect("it can be removed");
+        }
+    }
+}
+
+impl Service for Redis {
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn start(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
+        command.args(["--port", &self.port.to_string(), "--dir"]).arg(self.dir.path());
+        let child =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is installed");
+        self.child = Some(child);
+        await_port(self.port, "Redis");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A PostgreSQL.
+pub(super) struct Postgres {
+    dir: TempDir,
+    bin: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+/// PostgreSQL does not run as root.
+fn as_postgres(command: &mut Command) -> &mut Command {
+    let id = |flag| output(Command::new("id").args([flag, "postgres"])).parse().expect("a number");
+    if output(Command::new("id").arg("-u")) == "0" { command.uid(id("-u")).gid(id("-g")) } else { command }
+}
+
+fn postgres_bin() -> PathBuf {
+    let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
+    let mut bins: Vec<PathBuf> = installed.map(|version| version.path().join("bin")).collect();
+    bins.sort();
+    let on_path = std::env::var("PATH").unwrap_or_default();
+    bins.extend(std::env::split_paths(&on_path));
+    bins.into_iter().rev().find(|bin| bin.join("initdb").exists()).expect("PostgreSQL is installed")
+}
+
+impl Postgres {
+    pub(super) fn new() -> Self {
+        let (dir, bin) = (tempfile::tempdir().expect("a folder"), postgres_bin());
+        output(Command::new("chmod").arg("777").arg(dir.path()));
+        let mut init = Command::new(bin.join("initdb"));
+        init.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-D"])
+            .arg(dir.path().join("data"));
+        output(as_postgres(&mut init));
+        let mut postgres = Self { dir, bin, port: free_port(), child: None };
+        postgres.start();
+        postgres
+    }
+}
+
+impl Service for Postgres {
+    fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Its way to crash: the server ends at once, and its processes with it.
+            signal(child.id(), "QUIT");
+            let _ = child.wait();
+        }
+    }
+
+    fn start(&mut self) {
+        let mut command = Command::new(self.bin.join("postgres"));
+        command.arg("-D").arg(self.dir.path().join("data")).arg("-k").arg(self.dir.path());
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = Some(as_postgres(&mut command).spawn().expect("PostgreSQL starts"));
+        await_port(self.port, "PostgreSQL");
+    }
+
+    fn pause(&self, duration: Duration) {
+        // A process for each connection: all of them sleep.
+        let pids = format!(
+            "{}\n{}",
+            self.pid(),
+            output(Command::new("pgrep").args(["-P", &self.pid().to_string()]))
+        );
+        pids.lines().for_each(|pid| {
+            let _ = Command::new("kill").args(["-s", "STOP", pid]).status();
+        });
+        thread::sleep(duration);
+        pids.lines().for_each(|pid| {
+            let _ = Command::new("kill").args(["-s", "CONT", pid]).status();
+        });
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A RabbitMQ.
+pub(super) struct RabbitMq {
+    dir: TempDir,
+    port: u16,
+    dist_port: u16,
+    child: Option<Child>,
+}
+
+impl RabbitMq {
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut broker = Self { dir, port: free_port(), dist_port: free_port(), child: None };
+        broker.write("rabbitmq.conf", &format!("listeners.tcp.default = 127.0.0.1:{}\n", broker.port));
+        broker.write("plugins", "[].\n");
+        broker.start();
+        broker
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.dir.path().join(name), text).expect("written");
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let script = Path::new("/usr/lib/rabbitmq/bin").join(program);
+        let mut command = if script.exists() { Command::new(script) } else { Command::new(program) };
+        let dir = self.dir.path();
+        command
+            .env("HOME", dir)
+            .env("RABBITMQ_NODENAME", format!("fs{}@localhost", self.port))
+            .env("RABBITMQ_DIST_PORT", self.dist_port.to_string())
+            .env("RABBITMQ_CONFIG_FILE", dir.join("rabbitmq.conf"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", dir.join("plugins"))
+            .env("RABBITMQ_MNESIA_BASE", dir)
+            .env("RABBITMQ_LOG_BASE", dir)
+            .env("RABBITMQ_PID_FILE", dir.join("pid"))
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("ERL_FLAGS", "-kernel inet_dist_use_interface {127,0,0,1}");
+        command
+    }
+
+    /// Tells it something, as its operator.
+    pub(super) fn ctl(&self, words: &[&str]) -> String {
+        output(self.command("rabbitmqctl").arg("-q").args(words))
+    }
+}
+
+impl Service for RabbitMq {
+    fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    fn pid(&self) -> u32 {
+        let pid = fs::read_to_string(self.dir.path().join("pid")).expect("its number");
+        pid.trim().parse().expect("a number")
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            signal(self.pid(), "KILL");
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn start(&mut self) {
+        let _ = fs::remove_file(self.dir.path().join("pid"));
+        let mut command = self.command("rabbitmq-server");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = Some(command.spawn().expect("RabbitMQ is installed"));
+        await_port(self.port, "RabbitMQ");
+    }
+}
+
+impl Drop for RabbitMq {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
