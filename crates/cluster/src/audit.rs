@@ -143,6 +143,7 @@ impl Audit {
         if spool.waiting() > 0 {
             self.drain(&mut spool).await;
         }
+        let mut stuck = false;
         loop {
             let batch = self.next_batch();
             if batch.is_empty() {
@@ -155,14 +156,12 @@ impl Audit {
             if let Err(problem) = spool.append(&batch) {
                 error!(%problem, "audit rows can neither be written nor put into a file; nothing is decided until they can");
                 self.put_back(batch);
-                self.full.store(true, Ordering::Relaxed);
+                stuck = true;
                 break;
             }
         }
         self.spooled.store(spool.waiting(), Ordering::Relaxed);
-        if spool.waiting() == 0 {
-            self.full.store(false, Ordering::Relaxed);
-        }
+        self.full.store(stuck, Ordering::Relaxed);
     }
 
     fn next_batch(&self) -> Vec<Rejection> {

@@ -499,6 +499,8 @@ async fn look_at_redis(options: &Options, pool: Option<&PgPool>) -> Vec<Finding>
 }
 
 async fn connect(url: &Secret, connections: u32) -> Result<PgPool, OpenError> {
+    // Whoever of the three clients comes first would choose for all of them.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let failed = |reason: sqlx::Error| OpenError::Database { url: url.clone(), reason: reason.to_string() };
     let options: PgConnectOptions = url.expose().parse().map_err(failed)?;
     let options = options.application_name("flashsale").options([

@@ -1,4 +1,9 @@
 //! The cluster profile on real PostgreSQL, Redis and RabbitMQ: against the contract, and against what happens to them.
 
+mod audit;
 mod conformance;
+mod crowd;
+mod latch;
+mod messages;
+mod redis_cluster;
 mod support;

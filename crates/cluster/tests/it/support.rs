@@ -1,14 +1,24 @@
 //! A cluster profile of a test's own on services that are shared: a database, a namespace in Redis and RabbitMQ.
 
-use std::{env, future::Future, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    env,
+    future::Future,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use flashsale_cluster::{Ack, Cluster, Options, Secret};
 use flashsale_core::{
     clock::Timestamp,
     conformance::Harness,
-    ids::OrderId,
+    ids::{OrderId, SaleId, UserId},
+    inventory::Decision,
+    order::Reservation,
     ports::{Clock, Inventory, OrderIds, OrderQueue, OrderStore},
+    sale::{NewSale, Window},
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
@@ -115,6 +125,25 @@ impl Drop for Site {
     }
 }
 
+/// A sale id.
+pub(crate) fn id(text: &str) -> SaleId {
+    text.parse().expect("a valid sale id")
+}
+
+/// A user.
+pub(crate) fn user(number: u32) -> UserId {
+    format!("user-{number}").parse().expect("a valid user id")
+}
+
+/// Waits for what must come.
+pub(crate) async fn wait<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < PATIENCE, "it never came: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Runs to its end on a runtime of its own.
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -159,6 +188,54 @@ impl Bench {
             .expect("the profile opens");
         cluster.ready(PATIENCE).await.expect("sales can be decided");
         Self { cluster, site }
+    }
+}
+
+impl Bench {
+    /// Stops without warning, and starts with other settings.
+    pub(crate) async fn restart_with(self, change: impl FnOnce(&mut Options)) -> Self {
+        let Self { cluster, site } = self;
+        drop(cluster);
+        let mut options = site.options();
+        change(&mut options);
+        let cluster = Cluster::both(options, Arc::new(SystemClock), Arc::new(RandomIds)).await;
+        let cluster = cluster.expect("the profile opens");
+        cluster.ready(PATIENCE).await.expect("sales can be decided");
+        Self { cluster, site }
+    }
+
+    /// Makes a sale that is open.
+    pub(crate) async fn open(&self, name: &str, stock: u32) -> SaleId {
+        let hour = Duration::from_secs(3_600);
+        let now = SystemClock.now();
+        let window = Window::new(now.before(hour), now.after(hour)).expect("a valid window");
+        let sale = NewSale::new(id(name), name.to_owned(), stock, window).expect("a valid sale");
+        self.inventory().create(sale).await.expect("the sale is made");
+        id(name)
+    }
+
+    pub(crate) async fn attempt(&self, sale: &SaleId, number: u32) -> Decision {
+        self.inventory().attempt(sale, user(number)).await.expect("a decision")
+    }
+
+    pub(crate) async fn reserve(&self, sale: &SaleId, number: u32) -> Reservation {
+        match self.attempt(sale, number).await {
+            Decision::Reserved(reservation) => reservation,
+            other => panic!("user {number} should have got a unit, but: {other:?}"),
+        }
+    }
+
+    /// A channel to the broker.
+    pub(crate) async fn channel(&self) -> lapin::Channel {
+        let options = self.site.options();
+        let properties = lapin::ConnectionProperties::default();
+        let connection = lapin::Connection::connect(options.amqp_url.expose(), properties).await;
+        connection.expect("RabbitMQ answers").create_channel().await.expect("a channel")
+    }
+
+    /// A name on the broker.
+    pub(crate) fn name(&self, what: &str) -> lapin::types::ShortString {
+        format!("{}:{what}", self.site.name).into()
     }
 }
 
