@@ -9,3 +9,4 @@ mod load;
 mod seed_run;
 mod services;
 mod stage;
+mod tls;

@@ -65,15 +65,30 @@ pub(super) trait Service {
 pub(super) struct Redis {
     dir: TempDir,
     port: u16,
+    /// The port for TLS, and the folder of its certificate.
+    tls: Option<(u16, PathBuf)>,
     child: Option<Child>,
 }
 
 impl Redis {
     pub(super) fn new() -> Self {
+        Self::listening(None)
+    }
+
+    /// One that listens for TLS besides.
+    pub(super) fn with_tls(certificates: &Path) -> Self {
+        Self::listening(Some((free_port(), certificates.to_owned())))
+    }
+
+    fn listening(tls: Option<(u16, PathBuf)>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut redis = Self { dir, port: free_port(), child: None };
+        let mut redis = Self { dir, port: free_port(), tls, child: None };
         redis.start();
         redis
+    }
+
+    pub(super) fn tls_url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.tls.as_ref().expect("it listens for TLS").0)
     }
 
     /// Says something to it.
@@ -111,6 +126,16 @@ impl Service for Redis {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
         command.args(["--port", &self.port.to_string(), "--dir"]).arg(self.dir.path());
+        if let Some((port, certificates)) = &self.tls {
+            command.args(["--tls-auth-clients", "no", "--tls-port", &port.to_string()]);
+            for (flag, name) in [
+                ("--tls-cert-file", "cert.pem"),
+                ("--tls-key-file", "key.pem"),
+                ("--tls-ca-cert-file", "ca.pem"),
+            ] {
+                command.arg(flag).arg(certificates.join(name));
+            }
+        }
         let child =
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is installed");
         self.child = Some(child);
@@ -159,6 +184,22 @@ impl Postgres {
         postgres.start();
         postgres
     }
+
+    /// One that speaks TLS besides.
+    pub(super) fn with_tls(certificates: &Path) -> Self {
+        let mut postgres = Self::new();
+        postgres.kill();
+        let data = postgres.dir.path().join("data");
+        for (from, to) in [("cert.pem", "server.crt"), ("key.pem", "server.key")] {
+            // Its owner's, and nobody else's.
+            let (from, to) = (certificates.join(from), data.join(to));
+            output(Command::new("install").args(["-m", "600"]).args([&from, &to]));
+            output(Command::new("chown").arg(format!("--reference={}", data.display())).arg(&to));
+        }
+        fs::write(data.join("postgresql.auto.conf"), "ssl = on\n").expect("written");
+        postgres.start();
+        postgres
+    }
 }
 
 impl Service for Postgres {
@@ -185,6 +226,16 @@ impl Service for Postgres {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(as_postgres(&mut command).spawn().expect("PostgreSQL starts"));
         await_port(self.port, "PostgreSQL");
+        // It listens before it has recovered.
+        let began = Instant::now();
+        while !Command::new("psql")
+            .args([&self.url(), "-qc", ""])
+            .output()
+            .is_ok_and(|said| said.status.success())
+        {
+            assert!(began.elapsed() < PATIENCE, "PostgreSQL does not recover");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn pause(&self, duration: Duration) {
@@ -214,18 +265,43 @@ impl Drop for Postgres {
 pub(super) struct RabbitMq {
     dir: TempDir,
     port: u16,
+    tls_port: u16,
     dist_port: u16,
     child: Option<Child>,
 }
 
 impl RabbitMq {
     pub(super) fn new() -> Self {
+        Self::listening(|_| String::new())
+    }
+
+    /// One that listens for TLS besides.
+    pub(super) fn with_tls(certificates: &Path) -> Self {
+        let at = |name: &str| certificates.join(name).display().to_string();
+        Self::listening(|port| {
+            format!(
+                "listeners.ssl.default = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+                 ssl_options.keyfile = {}\nssl_options.verify = verify_none\n",
+                at("ca.pem"),
+                at("cert.pem"),
+                at("key.pem")
+            )
+        })
+    }
+
+    fn listening(more: impl FnOnce(u16) -> String) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut broker = Self { dir, port: free_port(), dist_port: free_port(), child: None };
-        broker.write("rabbitmq.conf", &format!("listeners.tcp.default = 127.0.0.1:{}\n", broker.port));
+        let (port, tls_port, dist_port) = (free_port(), free_port(), free_port());
+        let mut broker = Self { dir, port, tls_port, dist_port, child: None };
+        let settings = format!("listeners.tcp.default = 127.0.0.1:{port}\n{}", more(tls_port));
+        broker.write("rabbitmq.conf", &settings);
         broker.write("plugins", "[].\n");
         broker.start();
         broker
+    }
+
+    pub(super) fn tls_url(&self) -> String {
+        format!("amqps://guest:guest@localhost:{}/%2f", self.tls_port)
     }
 
     fn write(&self, name: &str, text: &str) {

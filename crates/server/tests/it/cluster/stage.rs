@@ -70,7 +70,9 @@ pub(super) struct Stage {
     pub(super) namespace: String,
     pub(super) replicas: Vec<Server>,
     pub(super) workers: Vec<Worker>,
-    /// The shared database server, where this has a database.
+    /// What else the program finds in its environment.
+    pub(super) environment: Vec<(String, String)>,
+    /// The database server, where this has a database.
     admin: String,
 }
 
@@ -91,7 +93,14 @@ impl Stage {
         let (server, _) = admin.rsplit_once('/').expect("an address with a database");
         addresses.database = format!("{server}/{name}");
         let namespace = format!("{name}:");
-        Self { addresses, namespace, replicas: Vec::new(), workers: Vec::new(), admin }
+        Self {
+            addresses,
+            namespace,
+            replicas: Vec::new(),
+            workers: Vec::new(),
+            environment: Vec::new(),
+            admin,
+        }
     }
 
     /// A command of the program on this installation.
@@ -103,7 +112,8 @@ impl Stage {
             .env("FLASHSALE_REDIS_URL", &self.addresses.redis)
             .env("FLASHSALE_AMQP_URL", &self.addresses.amqp)
             .env("FLASHSALE_NAMESPACE", &self.namespace)
-            .env("FLASHSALE_ALLOW_VOLATILE_REDIS", "true");
+            .env("FLASHSALE_ALLOW_VOLATILE_REDIS", "true")
+            .envs(self.environment.iter().cloned());
         command
     }
 
