@@ -107,6 +107,8 @@ CREATE TABLE trail (
 );
 -- Two events cannot share a place.
 CREATE UNIQUE INDEX one_event_a_place ON trail (sale_no, place) WHERE kind IN (1, 6, 7, 9, 10, 11, 12, 13);
+-- A reservation is put aside once, however often that is tried.
+CREATE UNIQUE INDEX one_failure_an_order ON trail (sale_no, order_id) WHERE kind = 8;
 
 CREATE TABLE trail_kinds (
     kind       smallint PRIMARY KEY,

@@ -7,14 +7,14 @@
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, BufWriter, Write},
+    io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
     mem,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use flashsale_core::{
@@ -40,14 +40,20 @@ const CAPACITY: usize = 262_144;
 /// Rows in one transaction.
 const BATCH: usize = 8_192;
 /// How long a batch may take before PostgreSQL counts as away.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long what is in files may be written before what came meanwhile is put behind it.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 const INSERT: &str = "INSERT INTO trail (sale_no, kind, epoch, place, at, user_id, unit, order_id) \
      SELECT no, kind, epoch, place, 'epoch'::timestamptz + at * interval '1 millisecond', user_id, unit, order_id \
      FROM unnest($1::int[], $2::smallint[], $3::int[], $4::bigint[], $5::bigint[], $6::text[], $7::int[], $8::uuid[]) \
      AS one (no, kind, epoch, place, at, user_id, unit, order_id)";
+// A row for each sale of the batch, to be locked: two tries at the same batch must not both find nothing.
+const BEGIN: &str = "INSERT INTO runs (run, sale_no, last) SELECT $1, no, 0 FROM unnest($2::int[]) AS one (no) \
+     ORDER BY no ON CONFLICT DO NOTHING";
 const RAISE: &str = "INSERT INTO runs (run, sale_no, last) SELECT $1, no, last FROM unnest($2::int[], $3::bigint[]) \
-     AS one (no, last) ORDER BY no ON CONFLICT (run, sale_no) DO UPDATE SET last = excluded.last, updated_at = now()";
+     AS one (no, last) ORDER BY no ON CONFLICT (run, sale_no) DO UPDATE \
+     SET last = greatest(runs.last, excluded.last), updated_at = now()";
 
 /// A rejection, as it is recorded.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -137,12 +143,17 @@ impl Audit {
         }
     }
 
-    /// Writes all that waits: to PostgreSQL, or to the file.
-    pub(crate) async fn flush(&self) {
-        let mut spool = self.writing.lock().await;
-        if spool.waiting() > 0 {
-            self.drain(&mut spool).await;
+    /// Writes all that waits: to PostgreSQL, or to the file. Goes on when whoever asked for it goes away.
+    pub(crate) async fn flush(self: &Arc<Self>) {
+        let audit = self.clone();
+        if let Err(failed) = tokio::spawn(async move { audit.write_all().await }).await {
+            error!(%failed, "the audit trail was not flushed");
         }
+    }
+
+    async fn write_all(&self) {
+        let mut spool = self.writing.lock().await;
+        self.drain(&mut spool).await;
         let mut stuck = false;
         loop {
             let batch = self.next_batch();
@@ -177,23 +188,29 @@ impl Audit {
         gathered.rows = batch;
     }
 
-    /// Brings what is in files to PostgreSQL, as far as that goes.
+    /// Brings what is in files to PostgreSQL, as far as that goes within its time.
     async fn drain(&self, spool: &mut Spool) {
-        for file in spool.files() {
-            let mut rows = match read(&file) {
+        let began = Instant::now();
+        while let Some(waiting) = spool.files.first_mut() {
+            let rows = match waiting.next(BATCH) {
                 Ok(rows) => rows,
                 Err(problem) => {
-                    error!(%problem, file = %file.path.display(), "audit rows cannot be read back");
-                    continue;
-                }
-            };
-            for batch in rows.chunks_mut(BATCH) {
-                if self.write(file.run, batch).await.is_err() {
+                    error!(%problem, file = %waiting.path.display(), "audit rows cannot be read back");
                     return;
                 }
+            };
+            if rows.is_empty() {
+                spool.done();
+                continue;
             }
-            info!(rows = rows.len(), "audit rows that waited in a file are on record now");
-            spool.done(file.run);
+            let run = waiting.run;
+            if self.write(run, &rows).await.is_err() {
+                return;
+            }
+            waiting.taken();
+            if began.elapsed() > DRAIN_TIME {
+                return;
+            }
         }
     }
 
@@ -210,18 +227,28 @@ impl Audit {
     async fn try_write(&self, run: Uuid, batch: &[Rejection]) -> Result<()> {
         let mut last: HashMap<i32, i64> = HashMap::new();
         for row in batch {
-            last.insert(row.sale_no, row.number.cast_signed());
+            let last = last.entry(row.sale_no).or_default();
+            *last = row.number.cast_signed().max(*last);
         }
         let (sales, numbers): (Vec<i32>, Vec<i64>) = last.into_iter().unzip();
         let mut transaction = self.pool.begin().await.map_err(database)?;
+        let begin = sqlx::query(BEGIN).bind(run).bind(&sales);
+        begin.execute(&mut *transaction).await.map_err(database)?;
         let known =
             sqlx::query("SELECT sale_no, last FROM runs WHERE run = $1 AND sale_no = ANY($2) FOR UPDATE");
         let known = known.bind(run).bind(&sales).fetch_all(&mut *transaction).await.map_err(database)?;
-        let known: HashMap<i32, i64> =
+        let mut known: HashMap<i32, i64> =
             known.iter().map(|row| (row.get("sale_no"), row.get("last"))).collect();
-        let is_new =
-            |row: &&Rejection| known.get(&row.sale_no).is_none_or(|last| row.number.cast_signed() > *last);
-        let new: Vec<&Rejection> = batch.iter().filter(is_new).collect();
+        // Numbers rise, so what is not beyond the last one is there already, or stands twice in a file.
+        let new: Vec<&Rejection> = batch
+            .iter()
+            .filter(|row| {
+                let last = known.entry(row.sale_no).or_default();
+                let is_new = row.number.cast_signed() > *last;
+                *last = row.number.cast_signed().max(*last);
+                is_new
+            })
+            .collect();
         let insert = sqlx::query(INSERT)
             .bind(new.iter().map(|row| row.sale_no).collect::<Vec<_>>())
             .bind(new.iter().map(|row| row.kind).collect::<Vec<_>>())
@@ -252,6 +279,40 @@ struct Waiting {
     path: PathBuf,
     file: File,
     bytes: u64,
+    /// Up to here its rows are on record.
+    done: u64,
+    /// Up to here they were read last.
+    read: u64,
+}
+
+impl Waiting {
+    /// The next rows that are not on record; none at the end. A line that was cut off by a crash is none.
+    fn next(&mut self, limit: usize) -> io::Result<Vec<Rejection>> {
+        let mut reader = BufReader::new(File::open(&self.path)?);
+        reader.seek(SeekFrom::Start(self.done))?;
+        self.read = self.done;
+        let (mut rows, mut line) = (Vec::new(), Vec::new());
+        while rows.len() < limit && self.read < self.bytes {
+            line.clear();
+            let length = reader.read_until(b'\n', &mut line)?;
+            if length == 0 {
+                break;
+            }
+            self.read += length as u64;
+            match serde_json::from_slice(&line) {
+                Ok(row) => rows.push(row),
+                Err(problem) => {
+                    warn!(%problem, file = %self.path.display(), "a line of audit rows is cut off");
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// What was read last is on record.
+    fn taken(&mut self) {
+        self.done = self.read;
+    }
 }
 
 impl Spool {
@@ -268,19 +329,22 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Takes over a file, unless another process works on it.
+    /// Takes over a file, unless another process works on it or has just finished it.
     fn adopt(&mut self, run: Uuid, path: PathBuf) -> io::Result<()> {
-        let file = OpenOptions::new().read(true).append(true).open(&path)?;
-        if file.try_lock().is_ok() {
+        let file = match OpenOptions::new().read(true).append(true).open(&path) {
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        if file.try_lock().is_ok() && path.exists() {
             let bytes = file.metadata()?.len();
-            self.files.push(Waiting { run, path, file, bytes });
+            self.files.push(Waiting { run, path, file, bytes, done: 0, read: 0 });
         }
         Ok(())
     }
 
     /// Bytes that wait.
     fn waiting(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+        self.files.iter().map(|file| file.bytes - file.done).sum()
     }
 
     fn append(&mut self, batch: &[Rejection]) -> io::Result<()> {
@@ -293,40 +357,34 @@ impl Spool {
         if self.waiting() + length > self.bound {
             return Err(io::Error::other(format!("the bound of {} bytes is reached", self.bound)));
         }
+        let waiting = self.own_file()?;
+        // A try that failed may have left half of its rows.
+        waiting.file.set_len(waiting.bytes)?;
+        (&waiting.file).write_all(&bytes)?;
+        waiting.file.sync_data()?;
+        waiting.bytes += length;
+        Ok(())
+    }
+
+    /// The file of our own run, the last one, made where there is none.
+    fn own_file(&mut self) -> io::Result<&mut Waiting> {
         let own = self.own;
         if !self.files.iter().any(|file| file.run == own) {
             let path = self.dir.join(format!("audit-{own}.spool"));
             let file = OpenOptions::new().create_new(true).read(true).append(true).open(&path)?;
             file.try_lock().map_err(io::Error::other)?;
             warn!(file = %path.display(), "audit rows wait in a file until PostgreSQL is back");
-            self.files.push(Waiting { run: own, path, file, bytes: 0 });
+            self.files.push(Waiting { run: own, path, file, bytes: 0, done: 0, read: 0 });
         }
-        let waiting = self.files.iter_mut().find(|file| file.run == own).expect("it was just added");
-        let mut writer = BufWriter::new(&waiting.file);
-        writer.write_all(&bytes)?;
-        writer.flush()?;
-        drop(writer);
-        waiting.file.sync_data()?;
-        waiting.bytes += length;
-        Ok(())
+        Ok(self.files.iter_mut().find(|file| file.run == own).expect("it is there, or was just added"))
     }
 
-    /// What waits, as handles of their own.
-    fn files(&self) -> Vec<Waiting> {
-        let open = |waiting: &Waiting| {
-            let file = File::open(&waiting.path).ok()?;
-            Some(Waiting { run: waiting.run, path: waiting.path.clone(), file, bytes: waiting.bytes })
-        };
-        self.files.iter().filter_map(open).collect()
-    }
-
-    /// A run's rows are on record.
-    fn done(&mut self, run: Uuid) {
-        if let Some(index) = self.files.iter().position(|file| file.run == run) {
-            let waiting = self.files.swap_remove(index);
-            if let Err(problem) = fs::remove_file(&waiting.path) {
-                warn!(%problem, file = %waiting.path.display(), "a file whose rows are on record cannot be removed");
-            }
+    /// The first file's rows are all on record.
+    fn done(&mut self) {
+        let waiting = self.files.remove(0);
+        info!(file = %waiting.path.display(), "audit rows that waited in a file are on record now");
+        if let Err(problem) = fs::remove_file(&waiting.path) {
+            warn!(%problem, file = %waiting.path.display(), "a file whose rows are on record cannot be removed");
         }
     }
 }
@@ -342,18 +400,4 @@ fn make_for_owner(dir: &Path) -> io::Result<()> {
 
 fn run_of(name: &str) -> Option<Uuid> {
     name.strip_prefix("audit-")?.strip_suffix(".spool")?.parse().ok()
-}
-
-/// The rows of a file. A last line that was cut off by a crash is none.
-fn read(waiting: &Waiting) -> io::Result<Vec<Rejection>> {
-    let mut rows = Vec::new();
-    for line in BufReader::new(&waiting.file).lines() {
-        match serde_json::from_str(&line?) {
-            Ok(row) => rows.push(row),
-            Err(problem) => {
-                warn!(%problem, file = %waiting.path.display(), "a line of audit rows is cut off");
-            }
-        }
-    }
-    Ok(rows)
 }

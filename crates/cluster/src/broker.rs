@@ -1,8 +1,7 @@
 //! RabbitMQ: a connection that comes back, the names of what is on it, and publishing with confirmation.
 //!
-//! Reservations are published `mandatory` with the generation as their routing key. Only the holder of the recovery lock
-//! binds the queue to a generation, so that a replica which slept through a recovery gets its message back instead
-//! of a confirmation (ADR 0009).
+//! Reservations are published `mandatory` to the exchange of their generation. Only the holder of the recovery lock makes
+//! and deletes these, so that a replica which slept through a recovery finds none, instead of a confirmation (ADR 0009).
 
 use std::{
     sync::{
@@ -16,8 +15,8 @@ use flashsale_core::Error;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
     options::{
-        BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
-        QueueDeclareOptions,
+        BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
+        QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable, LongString, ShortString},
     uri::AMQPUri,
@@ -28,12 +27,12 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::options::Secret;
 
 /// How long a confirmation may take before the broker counts as away.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How long nothing is tried after that.
 const SULK: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -47,8 +46,8 @@ const PERSISTENT: u8 = 2;
 /// The names of what is on the broker.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
-    /// Where reservations are published.
-    pub(crate) purchases: String,
+    /// Where reservations are published; the generation follows.
+    purchases: String,
     /// The order queue.
     pub(crate) queue: String,
     /// What was refused for good.
@@ -63,7 +62,7 @@ impl Names {
     pub(crate) fn new(namespace: &str) -> Self {
         let name = |what: &str| format!("{namespace}{what}");
         Self {
-            purchases: name("flashsale.purchases"),
+            purchases: name("flashsale.purchases."),
             queue: name("purchase_queue"),
             dead: name("purchase_dlq"),
             dead_exchange: name("flashsale.dead"),
@@ -152,7 +151,12 @@ impl Broker {
     /// Publishes reservations of a generation, and waits for the confirmation.
     pub(crate) async fn publish(&self, generation: u32, payload: &[u8]) -> Published {
         let properties = BasicProperties::default().with_type("flashsale.reservations.v1".into());
-        self.send(&self.names.purchases, &generation.to_string(), true, payload, properties).await
+        self.send(&self.exchange(generation), "", true, payload, properties).await
+    }
+
+    /// Where the reservations of a generation are published.
+    fn exchange(&self, generation: u32) -> String {
+        format!("{}{generation}", self.names.purchases)
     }
 
     /// Puts a message aside, with the reason.
@@ -199,8 +203,10 @@ impl Broker {
             Ok(Ok(Confirmation::Ack(None))) => Published::Confirmed,
             Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => Published::Returned,
             Ok(Ok(Confirmation::Nack(None) | Confirmation::NotRequested)) => Published::Unknown,
+            // There is no such exchange; the channel is closed with that, and the next one is on its way.
+            Ok(Err(error)) if is_not_found(&error) => Published::Returned,
             Ok(Err(error)) => {
-                warn!(%error, "a message was not confirmed");
+                debug!(%error, "a message was not confirmed");
                 Published::Unknown
             }
             Err(_) => {
@@ -213,18 +219,17 @@ impl Broker {
         }
     }
 
-    /// Makes exchanges and queues, and binds the queue to a generation. For the holder of the recovery lock.
+    /// Makes queues and exchanges, and binds the queue to that of a generation. For the holder of the recovery lock.
     pub(crate) async fn declare(&self, generation: u32) -> Result<(), Error> {
         let channel = self.channel().await?;
         self.make(&channel).await.map_err(failed)?;
-        let (queue, exchange) = (short(&self.names.queue), short(&self.names.purchases));
-        let bound = channel.queue_bind(
-            queue,
-            exchange,
-            short(&generation.to_string()),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
+        let exchange = self.exchange(generation);
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let made =
+            channel.exchange_declare(short(&exchange), ExchangeKind::Direct, durable, FieldTable::default());
+        made.await.map_err(failed)?;
+        let (queue, bind) = (short(&self.names.queue), QueueBindOptions::default());
+        let bound = channel.queue_bind(queue, short(&exchange), "".into(), bind, FieldTable::default());
         bound.await.map_err(failed)?;
         close(channel).await;
         Ok(())
@@ -233,11 +238,9 @@ impl Broker {
     async fn make(&self, channel: &Channel) -> lapin::Result<()> {
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let none = FieldTable::default;
-        for (name, kind) in [
-            (&self.names.purchases, ExchangeKind::Direct),
-            (&self.names.dead_exchange, ExchangeKind::Fanout),
-            (&self.names.events, ExchangeKind::Topic),
-        ] {
+        for (name, kind) in
+            [(&self.names.dead_exchange, ExchangeKind::Fanout), (&self.names.events, ExchangeKind::Topic)]
+        {
             channel.exchange_declare(short(name), kind, durable, none()).await?;
         }
         let mut quorum = FieldTable::default();
@@ -257,13 +260,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Takes a generation's binding away: what is published for it comes back. For the holder of the recovery lock.
+    /// Takes a generation's exchange away: what is published for it is refused. For the holder of the recovery lock.
     pub(crate) async fn fence(&self, generation: u32) -> Result<(), Error> {
         let channel = self.channel().await?;
         self.make(&channel).await.map_err(failed)?;
-        let (queue, exchange) = (short(&self.names.queue), short(&self.names.purchases));
-        let key = short(&generation.to_string());
-        channel.queue_unbind(queue, exchange, key, FieldTable::default()).await.map_err(failed)?;
+        let gone =
+            channel.exchange_delete(short(&self.exchange(generation)), ExchangeDeleteOptions::default());
+        gone.await.map_err(failed)?;
         close(channel).await;
         Ok(())
     }
@@ -280,11 +283,7 @@ impl Broker {
                 Ok(Some(counts))
             }
             // A queue that is not there closes the channel, and only that.
-            Err(error)
-                if error.to_string().contains("NOT_FOUND") || error.to_string().contains("NOT-FOUND") =>
-            {
-                Ok(None)
-            }
+            Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }
@@ -302,6 +301,12 @@ pub(crate) async fn close(channel: Channel) {
     let _ = timeout(PATIENCE, channel.close(200, "done".into())).await;
 }
 
+fn is_not_found(error: &lapin::Error) -> bool {
+    use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+    matches!(error.kind(), lapin::ErrorKind::ProtocolError(said)
+        if *said.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+}
+
 pub(crate) fn short(text: &str) -> ShortString {
     text.into()
 }
@@ -311,7 +316,8 @@ pub(crate) fn away() -> Error {
 }
 
 pub(crate) fn failed(error: impl std::fmt::Display) -> Error {
-    Error::Unavailable { reason: format!("RabbitMQ: {error}"), retry_after: Duration::from_secs(2) }
+    debug!(%error, "RabbitMQ cannot do it");
+    away()
 }
 
 /// Connects, watches, and connects again, with growing pauses.

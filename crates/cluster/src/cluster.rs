@@ -35,7 +35,7 @@ use crate::{
     recovery::{Alarm, Recovery},
     sales::Sales,
     stock::Stock,
-    store::Store,
+    store::{Store, database},
 };
 
 const MIGRATIONS: &[(&str, &str)] = &[("records", include_str!("../migrations/0001_records.sql"))];
@@ -194,6 +194,7 @@ impl Cluster {
         if stock.is_foreign().await.map_err(|trouble| redis(format!("{trouble:?}")))? {
             return Err(OpenError::Foreign { url: options.redis_url, index: stock.keys.index() });
         }
+        stock.load_library().await.map_err(|error| redis(error.to_string()))?;
         let durability = Durability::read(&stock).await.map_err(|trouble| redis(format!("{trouble:?}")))?;
         if durability.evicts() {
             return Err(OpenError::Evicting { url: options.redis_url, policy: durability.eviction });
@@ -213,9 +214,6 @@ impl Cluster {
             (None, Some(consumer)) => consumer.clone(),
             _ => broker("publisher")?,
         };
-        let queue =
-            consumer.as_ref().map(|broker| Arc::new(Queue::new(broker.clone(), stock.clone(), pool.clone())));
-
         let mut tasks = Vec::new();
         let (mut replica, mut outbox, mut audit) = (None, None, None);
         if let Some((clock, ids)) = decides {
@@ -223,7 +221,8 @@ impl Cluster {
             let rows = Audit::open(pool.clone(), &options.spool_dir, options.spool_bytes).map_err(spool)?;
             let rows = audit.insert(Arc::new(rows));
             let alarm = Arc::new(Alarm::default());
-            let relay = Outbox::new(stock.clone(), publisher.clone(), alarm.clone(), options.ack);
+            let relay =
+                Outbox::new(pool.clone(), stock.clone(), publisher.clone(), alarm.clone(), options.ack);
             let relay = outbox.insert(Arc::new(relay));
             let parts = Parts {
                 stock: stock.clone(),
@@ -236,8 +235,9 @@ impl Cluster {
                 latches: options.latch,
             };
             let inventory = replica.insert(Arc::new(Replica::new(parts)));
-            let recovery =
-                Recovery { pool: pool.clone(), stock: stock.clone(), broker: publisher.clone(), alarm };
+            let store = Store::new(pool.clone(), None, Some(publisher.clone()), None);
+            let (pool, stock, broker) = (pool.clone(), stock.clone(), publisher.clone());
+            let recovery = Recovery { pool, stock, broker, store, alarm };
             tasks.push(tokio::spawn(Arc::new(recovery).run()));
             tasks.push(tokio::spawn(relay.clone().run()));
             tasks.push(tokio::spawn(rows.clone().run()));
@@ -245,8 +245,11 @@ impl Cluster {
             tasks.push(tokio::spawn(listen(inventory.clone())));
         }
         let store = Store::new(pool.clone(), Some(stock.clone()), consumer.clone(), audit.clone());
-        info!("{}", durability.promise(options.ack));
         let store = Arc::new(store);
+        let queue = consumer
+            .as_ref()
+            .map(|broker| Arc::new(Queue::new(broker.clone(), stock.clone(), store.clone(), pool.clone())));
+        info!("{}", durability.promise(options.ack));
         Ok(Self {
             options,
             pool,
@@ -328,7 +331,7 @@ impl Cluster {
         let database = async {
             match timeout(PATIENCE, sqlx::query("SELECT 1").execute(&self.pool)).await {
                 Ok(Ok(_)) => ("database", true, "PostgreSQL keeps orders and audit trail".to_owned()),
-                Ok(Err(error)) => ("database", false, format!("PostgreSQL: {error}")),
+                Ok(Err(error)) => ("database", false, flashsale_core::Error::to_string(&database(error))),
                 Err(_) => ("database", false, "PostgreSQL does not answer".to_owned()),
             }
         };
@@ -506,6 +509,10 @@ async fn connect(url: &Secret, connections: u32) -> Result<PgPool, OpenError> {
     let options = options.application_name("flashsale").options([
         ("statement_timeout", STATEMENT_MS.to_string()),
         ("idle_in_transaction_session_timeout", IDLE_MS.to_string()),
+        // A host that lost its power holds its locks until this is noticed.
+        ("tcp_keepalives_idle", "5".to_owned()),
+        ("tcp_keepalives_interval", "5".to_owned()),
+        ("tcp_keepalives_count", "3".to_owned()),
         ("timezone", "UTC".to_owned()),
         // What exists already is no news.
         ("client_min_messages", "warning".to_owned()),

@@ -2,7 +2,7 @@
 //! then replies.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,12 +13,13 @@ use std::{
 use async_trait::async_trait;
 use flashsale_core::{
     Error, Result,
-    ids::{SaleId, UserId},
+    ids::{OrderId, SaleId, UserId},
     inventory::Decision,
     order::{Ending, Purchase, Reservation},
     ports::{self, Clock, OrderIds},
     sale::{NewSale, SaleChange, SaleStatus},
 };
+use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use tokio::{sync::oneshot, time::sleep};
 use tracing::{debug, warn};
@@ -32,7 +33,7 @@ use crate::{
     outbox::{Handed, Outbox},
     recovery::Alarm,
     sales::Sales,
-    stock::{Answer, Decided, State, Stock, Trouble, place},
+    stock::{Answer, Decided, Holding, State, Stock, Trouble},
     store::kind,
 };
 
@@ -61,7 +62,8 @@ struct Cell {
     latch: RwLock<Option<Arc<Latch>>>,
     /// Whether a latch is being made.
     latching: Mutex<bool>,
-    closed_since: Mutex<Option<Instant>>,
+    /// Since when its gate was found closed, and when last.
+    closed: Mutex<Option<(Instant, Instant)>>,
 }
 
 /// The inventory.
@@ -97,13 +99,10 @@ impl Replica {
         Self { stock, audit, outbox, alarm, clock, ids, sales, latches, counts: Counts::default(), cells }
     }
 
-    /// What this replica keeps of a sale; Redis is asked only about a sale that is new to it.
-    async fn cell(&self, sale: &SaleId) -> Result<Arc<Cell>> {
+    /// What this replica keeps of a sale. Of one that there is not it keeps nothing: the first call tells (`explain`).
+    fn cell(&self, sale: &SaleId) -> Arc<Cell> {
         if let Some(cell) = self.cells.read().get(sale) {
-            return Ok(cell.clone());
-        }
-        if !self.stock.known(sale).await.map_err(|trouble| self.alarm.raise(trouble))? {
-            return Err(Error::UnknownSale(sale.clone()));
+            return cell.clone();
         }
         let cell = || {
             Arc::new(Cell {
@@ -112,10 +111,10 @@ impl Replica {
                 gather: Gather::default(),
                 latch: RwLock::new(None),
                 latching: Mutex::new(false),
-                closed_since: Mutex::new(None),
+                closed: Mutex::new(None),
             })
         };
-        Ok(self.cells.write().entry(sale.clone()).or_insert_with(cell).clone())
+        self.cells.write().entry(sale.clone()).or_insert_with(cell).clone()
     }
 
     /// What a trouble with a sale means to whoever asked.
@@ -175,23 +174,17 @@ impl Replica {
     }
 
     /// One call; at a closed gate, again and again for a while.
-    async fn decide(
-        &self,
-        cell: &Cell,
-        attempts: &[(&str, flashsale_core::ids::OrderId)],
-    ) -> Result<Decided, Trouble> {
+    async fn decide(&self, cell: &Cell, attempts: &[(&str, OrderId)]) -> Result<Decided, Trouble> {
         let began = Instant::now();
         loop {
             self.counts.calls.fetch_add(1, Ordering::Relaxed);
             let decided = self.stock.decide(&cell.keys, attempts).await;
             if decided != Err(Trouble::Closed) {
-                *cell.closed_since.lock() = None;
+                *cell.closed.lock() = None;
                 self.counts.decided.fetch_add(attempts.len() as u64, Ordering::Relaxed);
                 return decided;
             }
-            let since = *cell.closed_since.lock().get_or_insert(began);
-            if since.elapsed() > GATE_ABANDONED {
-                *cell.closed_since.lock() = None;
+            if Self::found_closed(cell) > GATE_ABANDONED {
                 return Err(Trouble::Forgotten("the gate of the sale was left closed"));
             }
             if began.elapsed() > GATE_PATIENCE {
@@ -201,32 +194,85 @@ impl Replica {
         }
     }
 
-    /// Records the rejections of a call, and replies: at once, or when its reservations are as durable as they must be.
+    /// For how long the gate was found closed without a break.
+    fn found_closed(cell: &Cell) -> Duration {
+        let now = Instant::now();
+        let mut closed = cell.closed.lock();
+        let unbroken = closed.filter(|(_, last)| now.duration_since(*last) < GATE_PATIENCE);
+        let since = unbroken.map_or(now, |(since, _)| since);
+        *closed = Some((since, now));
+        now.duration_since(since)
+    }
+
+    /// Records the rejections of a call, and replies: at once, or when what it speaks of is as durable as it must be.
     fn settle(self: &Arc<Self>, cell: &Arc<Cell>, waiting: Vec<Waiting>, decided: Decided) {
         self.audit.take(rejections(&waiting, &decided));
-        let sold_out = decided.answers.contains(&Answer::SoldOut);
-        let Some(message) = message(&cell.sale, &waiting, &decided) else {
+        let messages = self.messages(&cell.sale, &waiting, &decided);
+        let sold_out = self.latches && decided.answers.contains(&Answer::SoldOut);
+        if messages.is_empty() {
             reply(&cell.sale, waiting, &decided, &Ok(()));
-            if sold_out && self.latches {
+            if sold_out {
                 self.clone().latch(cell.clone());
             }
             return;
-        };
+        }
         // The next call need not wait for the broker.
         let (replica, cell) = (self.clone(), cell.clone());
         tokio::spawn(async move {
-            let handed = match replica.outbox.hand_over(&message).await {
-                Handed::Safe => Ok(()),
-                Handed::Superseded => Err(Error::Unavailable {
+            let handed = join_all(messages.iter().map(|message| replica.outbox.hand_over(message))).await;
+            let safe = if handed.contains(&Handed::Superseded) {
+                Err(Error::Unavailable {
                     reason: "The stock was rebuilt meanwhile; please ask again".to_owned(),
                     retry_after: Duration::from_secs(1),
-                }),
+                })
+            } else {
+                Ok(())
             };
-            reply(&cell.sale, waiting, &decided, &handed);
-            if sold_out && replica.latches {
+            reply(&cell.sale, waiting, &decided, &safe);
+            if sold_out {
                 replica.latch(cell);
             }
         });
+    }
+
+    /// What has to be on the broker before anybody is told: what the call reserved, and what it found reserved by
+    /// somebody who may have died before the broker had it.
+    fn messages(&self, sale: &SaleId, waiting: &[Waiting], decided: &Decided) -> Vec<Message> {
+        let reserved = |user: &UserId, held: &Holding| Reserved {
+            order_id: held.order_id,
+            user_id: user.clone(),
+            unit: held.unit,
+            place: held.place,
+        };
+        let message = |entry: &str, reserved_at, reservations| Message {
+            version: VERSION,
+            sale_id: sale.clone(),
+            epoch: decided.epoch,
+            generation: decided.generation,
+            entry: entry.to_owned(),
+            reserved_at,
+            reservations,
+        };
+        let answers = || waiting.iter().zip(&decided.answers);
+        let own: Vec<Reserved> = answers()
+            .filter_map(|(one, answer)| match answer {
+                Answer::Reserved(held) => Some(reserved(&one.user, held)),
+                _ => None,
+            })
+            .collect();
+        let on_its_way: HashSet<OrderId> = own.iter().map(|reserved| reserved.order_id).collect();
+        let again = answers().filter_map(|(one, answer)| match answer {
+            Answer::Held(held)
+                if !held.confirmed
+                    && !on_its_way.contains(&held.order_id)
+                    && !self.outbox.is_safe(held.order_id) =>
+            {
+                Some(message("", held.at, vec![reserved(&one.user, held)]))
+            }
+            _ => None,
+        });
+        let first = decided.entry.as_ref().map(|entry| message(entry, decided.now, own));
+        first.into_iter().chain(again).collect()
     }
 
     /// Makes a latch, unless somebody does or there is one.
@@ -295,29 +341,6 @@ impl Replica {
     }
 }
 
-/// What a call reserved, as a message; `None` where it reserved nothing.
-fn message(sale: &SaleId, waiting: &[Waiting], decided: &Decided) -> Option<Message> {
-    let entry = decided.entry.clone()?;
-    let reserved = waiting.iter().zip(&decided.answers).filter_map(|(one, answer)| match answer {
-        Answer::Reserved(held) => Some(Reserved {
-            order_id: held.order_id,
-            user_id: one.user.clone(),
-            unit: held.unit,
-            place: place(decided.generation, held.count),
-        }),
-        _ => None,
-    });
-    Some(Message {
-        version: VERSION,
-        sale_id: sale.clone(),
-        epoch: decided.epoch,
-        generation: decided.generation,
-        entry,
-        reserved_at: decided.now,
-        reservations: reserved.collect(),
-    })
-}
-
 /// The rejections of a call, as they are recorded.
 fn rejections<'a>(waiting: &'a [Waiting], decided: &'a Decided) -> impl Iterator<Item = Rejection> + 'a {
     waiting.iter().zip(&decided.answers).filter_map(|(one, answer)| {
@@ -325,11 +348,7 @@ fn rejections<'a>(waiting: &'a [Waiting], decided: &'a Decided) -> impl Iterator
             Answer::Reserved(_) => return None,
             Answer::SoldOut => (kind::REJECTED_SOLD_OUT, decided.changed, None),
             Answer::NotActive => (kind::REJECTED_NOT_ACTIVE, decided.changed, None),
-            Answer::Held(held) => (
-                kind::REJECTED_DUPLICATE,
-                place(decided.generation, held.count),
-                Some((held.unit, held.order_id)),
-            ),
+            Answer::Held(held) => (kind::REJECTED_DUPLICATE, held.place, Some((held.unit, held.order_id))),
         };
         Some(Rejection {
             sale_no: decided.no,
@@ -354,7 +373,7 @@ fn reply(sale: &SaleId, waiting: Vec<Waiting>, decided: &Decided, handed: &Resul
             Answer::Reserved(held) => Decision::Reserved(Reservation {
                 sale_id: sale.clone(),
                 epoch: decided.epoch,
-                place: place(decided.generation, held.count),
+                place: held.place,
                 unit: held.unit,
                 user_id: one.user.clone(),
                 order_id: held.order_id,
@@ -391,7 +410,7 @@ impl ports::Inventory for ClusterInventory {
     async fn attempt(&self, sale: &SaleId, user: UserId) -> Result<Decision> {
         let replica = &self.0;
         replica.audit.room()?;
-        let cell = replica.cell(sale).await?;
+        let cell = replica.cell(sale);
         if let Some(decision) = replica.reject_from_memory(&cell, &user) {
             return Ok(decision);
         }
@@ -425,7 +444,7 @@ impl ports::Inventory for ClusterInventory {
 
     async fn statuses(&self) -> Result<Vec<SaleStatus>> {
         let (_, sales) = self.0.stock.list().await.map_err(|trouble| self.0.alarm.raise(trouble))?;
-        let states = futures_util::future::join_all(sales.iter().map(|(sale, _)| self.status(sale))).await;
+        let states = join_all(sales.iter().map(|(sale, _)| self.status(sale))).await;
         // A sale that was deleted since it was listed is none.
         states.into_iter().filter(|state| !matches!(state, Err(Error::UnknownSale(_)))).collect()
     }

@@ -11,6 +11,9 @@ use crate::store::database;
 /// The space of our locks: "Flsh".
 const SPACE: i32 = 0x466C_7368;
 
+/// How long an answer may take that needs no work.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// What is locked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum What {
@@ -47,6 +50,12 @@ impl Lock {
         }
     }
 
+    /// Makes sure that the session is there, and with it the lock.
+    pub(crate) async fn still_held(&mut self) -> Result<()> {
+        let asked = tokio::time::timeout(ANSWER, sqlx::query("SELECT 1").execute(&mut self.0)).await;
+        asked.map_err(|_| Error::unavailable("PostgreSQL does not answer"))?.map(drop).map_err(database)
+    }
+
     /// Lets go, and says goodbye.
     pub(crate) async fn release(self) {
         let _ = self.0.close().await;
@@ -57,7 +66,9 @@ impl Lock {
         let free = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock_shared($1, $2)")
             .bind(SPACE)
             .bind(what as i32);
-        let free: bool = free.fetch_one(pool).await.map_err(database)?;
+        let asked = tokio::time::timeout(ANSWER, free.fetch_one(pool)).await;
+        let free: bool =
+            asked.map_err(|_| Error::unavailable("PostgreSQL does not answer"))?.map_err(database)?;
         Ok(!free)
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Message {
     pub(crate) sale_id: SaleId,
     pub(crate) epoch: Epoch,
     pub(crate) generation: u32,
-    /// The entry of the outbox that it was made from.
+    /// The entry of the outbox that it was made from; empty where reservations are told once more.
     pub(crate) entry: String,
     pub(crate) reserved_at: Timestamp,
     pub(crate) reservations: Vec<Reserved>,

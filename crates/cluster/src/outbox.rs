@@ -4,25 +4,32 @@
 //! the outbox and published again: to deliver something twice is harmless (ADR 0011).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use flashsale_core::{Result, clock::Timestamp, ids::SaleId};
+use flashsale_core::{
+    Result,
+    clock::Timestamp,
+    ids::{OrderId, SaleId},
+};
 use futures_util::future::join_all;
-use tokio::time::sleep;
+use parking_lot::Mutex;
+use sqlx::PgPool;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use crate::{
-    broker::{Broker, Published},
+    broker::{Broker, PATIENCE, Published},
     message::Message,
     options::Ack,
     recovery::Alarm,
     stock::{Stock, Trouble},
+    store::signed,
 };
 
 /// How often outboxes are looked through.
@@ -33,6 +40,9 @@ const OLD: Duration = Duration::from_secs(5);
 const SWEEP_MAX: usize = 500;
 /// Sales whose outbox is looked at in one go; the next go takes the next ones.
 const SALES_MAX: usize = 500;
+
+/// How many orders are remembered as queued, at least.
+const QUEUED_MAX: usize = 65_536;
 
 /// What became of reservations that were handed over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,25 +55,27 @@ pub(crate) enum Handed {
 
 /// The relay.
 pub(crate) struct Outbox {
+    pool: PgPool,
     stock: Stock,
     broker: Arc<Broker>,
     alarm: Arc<Alarm>,
     ack: Ack,
-    /// Whether SUCCESS was said of reservations that the broker has not confirmed.
-    provisional: AtomicBool,
+    provisional: Mutex<Provisional>,
+    queued: Mutex<Queued>,
     pub(crate) published: AtomicU64,
     pub(crate) swept: AtomicU64,
 }
 
 impl Outbox {
-    pub(crate) fn new(stock: Stock, broker: Arc<Broker>, alarm: Arc<Alarm>, ack: Ack) -> Self {
+    pub(crate) fn new(pool: PgPool, stock: Stock, broker: Arc<Broker>, alarm: Arc<Alarm>, ack: Ack) -> Self {
         let (published, swept) = Default::default();
-        Self { stock, broker, alarm, ack, provisional: AtomicBool::new(false), published, swept }
+        let (provisional, queued) = Default::default();
+        Self { pool, stock, broker, alarm, ack, provisional, queued, published, swept }
     }
 
     /// Whether SUCCESS rests on Redis alone right now, although it should rest on the broker.
     pub(crate) fn is_provisional(&self) -> bool {
-        self.ack == Ack::Queued && (self.provisional.load(Ordering::Acquire) || !self.broker.is_up())
+        self.ack == Ack::Queued && (self.provisional.lock().count > 0 || !self.broker.is_up())
     }
 
     /// Publishes what a call reserved. Returns when SUCCESS may be said of it.
@@ -74,9 +86,18 @@ impl Outbox {
             return Handed::Safe;
         }
         match self.publish(message).await {
-            Published::Confirmed => Handed::Safe,
-            Published::Returned | Published::Unknown => self.fall_back(message).await,
+            Published::Confirmed => {
+                self.queued.lock().add(message);
+                Handed::Safe
+            }
+            Published::Returned => self.refused(message).await,
+            Published::Unknown => self.fall_back(message).await,
         }
+    }
+
+    /// Whether an order may be spoken of: whoever reserved it may have died before the broker had it.
+    pub(crate) fn is_safe(&self, order: OrderId) -> bool {
+        self.ack == Ack::Reserved || self.queued.lock().has(order)
     }
 
     async fn publish(&self, message: &Message) -> Published {
@@ -84,12 +105,24 @@ impl Outbox {
         self.broker.publish(message.generation, &message.written()).await
     }
 
+    /// The broker knows no place for it. Either its generation is over, or somebody has deleted the queue.
+    async fn refused(&self, message: &Message) -> Handed {
+        let asked = sqlx::query_scalar::<_, i32>("SELECT generation FROM installation").fetch_one(&self.pool);
+        match timeout(PATIENCE, asked).await {
+            Ok(Ok(generation)) if generation == signed(message.generation) => {
+                self.alarm.topology();
+                self.fall_back(message).await
+            }
+            _ => Handed::Superseded,
+        }
+    }
+
     /// The broker has not confirmed. If Redis still stands by the reservation, it is safe by Redis' durability, and said
     /// to be so; the entry in the outbox brings it to the queue later.
     async fn fall_back(&self, message: &Message) -> Handed {
         let Some(first) = message.reservations.first() else { return Handed::Safe };
-        // Set before anybody is told, so that what is told says it.
-        self.provisional.store(true, Ordering::Release);
+        // Before anybody is told, so that what is told says it.
+        self.provisional.lock().add(message.reserved_at);
         match self.stock.purchase(&message.sale_id, first.user_id.as_str()).await {
             Ok((generation, Some(held)))
                 if generation == message.generation && held.order_id == first.order_id =>
@@ -115,13 +148,14 @@ impl Outbox {
         }
     }
 
-    /// One look. After an absence of the broker everything is old enough.
+    /// One look. After an absence of the broker, everything is old enough that came since.
     async fn sweep(&self, from: &mut usize) -> Result<()> {
         if !self.broker.is_up() {
             return Ok(());
         }
         let (generation, sales) = self.stock.list().await.map_err(|trouble| self.alarm.raise(trouble))?;
-        let catching_up = self.provisional.load(Ordering::Acquire);
+        let provisional = *self.provisional.lock();
+        let catching_up = provisional.count > 0;
         // What waits in the queue explains what is old.
         match self.broker.depth().await? {
             Some((0, _)) => {}
@@ -146,18 +180,24 @@ impl Outbox {
         };
         let mut complete = true;
         for (sale, _) in turn {
-            complete &= self.sweep_sale(sale, generation, before).await?;
+            complete &= self.sweep_sale(sale, generation, provisional.since, before).await?;
         }
-        if catching_up && complete {
+        if catching_up && complete && self.provisional.lock().settle(provisional) {
             info!("what was reserved while RabbitMQ was away is in the order queue now");
-            self.provisional.store(false, Ordering::Release);
         }
         Ok(())
     }
 
     /// Publishes a sale's old entries again; whether all of them were confirmed.
-    async fn sweep_sale(&self, sale: &SaleId, generation: u32, before: Timestamp) -> Result<bool> {
-        let mut after: Option<String> = None;
+    async fn sweep_sale(
+        &self,
+        sale: &SaleId,
+        generation: u32,
+        since: Option<Timestamp>,
+        before: Timestamp,
+    ) -> Result<bool> {
+        // Entries are named by their moment.
+        let mut after = since.map(|since| (since.as_millis() - 1).to_string());
         loop {
             let entries = match self.stock.outbox(sale, after.as_deref(), Some(before), SWEEP_MAX).await {
                 Ok(entries) => entries,
@@ -185,13 +225,60 @@ impl Outbox {
     }
 }
 
+/// Reservations of which SUCCESS was said although the broker has not confirmed them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Provisional {
+    count: u64,
+    /// The moment of the first.
+    since: Option<Timestamp>,
+}
+
+impl Provisional {
+    fn add(&mut self, at: Timestamp) {
+        self.count += 1;
+        self.since = Some(self.since.map_or(at, |since| since.min(at)));
+    }
+
+    /// All that there were then are in the queue; whether there were no others since.
+    fn settle(&mut self, then: Self) -> bool {
+        let settled = self.count == then.count;
+        if settled {
+            *self = Self::default();
+        }
+        settled
+    }
+}
+
+/// Orders that the broker is known to have, as many as there is room for: the newest.
+#[derive(Debug, Default)]
+struct Queued {
+    newer: HashSet<OrderId>,
+    older: HashSet<OrderId>,
+}
+
+impl Queued {
+    fn add(&mut self, message: &Message) {
+        if self.newer.len() >= QUEUED_MAX {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.extend(message.reservations.iter().map(|reserved| reserved.order_id));
+    }
+
+    fn has(&self, order: OrderId) -> bool {
+        self.newer.contains(&order) || self.older.contains(&order)
+    }
+}
+
 /// The reservations of messages by sale, as entries of the outbox that are done.
 pub(crate) fn entries_by_sale<'a>(
     messages: impl Iterator<Item = &'a Message>,
 ) -> HashMap<&'a SaleId, Vec<&'a str>> {
     let mut entries: HashMap<&SaleId, Vec<&str>> = HashMap::new();
     for message in messages {
-        entries.entry(&message.sale_id).or_default().push(&message.entry);
+        // What was told again has no entry of its own.
+        if !message.entry.is_empty() {
+            entries.entry(&message.sale_id).or_default().push(&message.entry);
+        }
     }
     entries
 }

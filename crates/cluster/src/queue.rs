@@ -13,7 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use flashsale_core::{
-    Error, Result,
+    Result,
     order::Reservation,
     ports::{Delivery, OrderQueue},
 };
@@ -36,7 +36,7 @@ use crate::{
     message::Message,
     outbox::entries_by_sale,
     stock::Stock,
-    store::{database, kind},
+    store::Store,
 };
 
 /// Messages that are delivered ahead of their acknowledgement.
@@ -110,6 +110,11 @@ impl Intake {
         Ok(batch)
     }
 
+    /// Asks the broker something of no consequence: what it sent before the answer has arrived with it.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        self.channel.basic_qos(PREFETCH, BasicQosOptions::default()).await.map_err(failed)
+    }
+
     pub(crate) async fn acknowledge(&self, batch: &Batch) -> Result<()> {
         let all = BasicAckOptions { multiple: true };
         self.channel.basic_ack(batch.last, all).await.map_err(failed)
@@ -134,6 +139,7 @@ struct Bench {
 pub(crate) struct Queue {
     broker: Arc<Broker>,
     stock: Stock,
+    store: Arc<Store>,
     pool: PgPool,
     bench: Mutex<Bench>,
     closed: AtomicBool,
@@ -141,9 +147,9 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(broker: Arc<Broker>, stock: Stock, pool: PgPool) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>, stock: Stock, store: Arc<Store>, pool: PgPool) -> Self {
         let (bench, closed, closing) = Default::default();
-        Self { broker, stock, pool, bench, closed, closing }
+        Self { broker, stock, store, pool, bench, closed, closing }
     }
 
     /// No further deliveries.
@@ -237,19 +243,6 @@ impl OrderQueue for Queue {
     }
 
     async fn reject(&self, reservation: &Reservation, reason: &str) -> Result<()> {
-        let payload = serde_json::to_vec(reservation).map_err(|error| Error::Refused(error.to_string()))?;
-        self.broker.bury(&payload, reason).await?;
-        let sql = "INSERT INTO trail (sale_no, kind, epoch, place, at, user_id, unit, order_id, detail) \
-             SELECT no, $2, $3, $4, now(), $5, $6, $7, jsonb_build_object('reason', $8::text) FROM sales WHERE id = $1";
-        let record = sqlx::query(sql)
-            .bind(reservation.sale_id.as_str())
-            .bind(kind::FAILED_DB)
-            .bind(crate::store::signed(reservation.epoch.0))
-            .bind(reservation.place.0.cast_signed())
-            .bind(reservation.user_id.as_str())
-            .bind(crate::store::signed(reservation.unit.0))
-            .bind(reservation.order_id.0)
-            .bind(reason);
-        record.execute(&self.pool).await.map(drop).map_err(database)
+        self.store.put_aside(reservation, reason).await
     }
 }

@@ -13,8 +13,10 @@ use std::{
 use flashsale_core::{
     Error, Result,
     audit::OPERATOR,
+    clock::Timestamp,
     ids::{OrderId, SaleId, Unit},
     order::Reservation,
+    ports::OrderStore,
     sale::Sale,
 };
 use futures_util::TryStreamExt;
@@ -27,13 +29,13 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    broker::Broker,
+    broker::{self, Broker},
     lock::{Lock, What},
     message::Message,
     queue::Intake,
     sales::{Event, sale_of},
-    stock::{Holding, Rows, Stock, Trouble, count_of, place},
-    store::{self, database, kind, unsigned},
+    stock::{Holding, Rows, Stock, Trouble, place},
+    store::{self, Store, database, kind, unsigned},
 };
 
 /// How often Redis is looked at without an alarm.
@@ -81,6 +83,8 @@ pub(crate) struct Recovery {
     pub(crate) pool: PgPool,
     pub(crate) stock: Stock,
     pub(crate) broker: Arc<Broker>,
+    /// Without a mark in Redis, which is being rebuilt.
+    pub(crate) store: Store,
     pub(crate) alarm: Arc<Alarm>,
 }
 
@@ -88,6 +92,8 @@ impl Recovery {
     /// Watches and recovers as long as the process lives.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut pause = FIRST_PAUSE;
+        // Somebody may have died in the middle of a change; where all is well, this changes nothing.
+        self.alarm.call("the start");
         loop {
             match self.attend().await {
                 Ok(()) => {
@@ -104,12 +110,13 @@ impl Recovery {
     }
 
     async fn attend(&self) -> Result<()> {
-        let called = self.alarm.reason.lock().is_some();
-        let forgotten =
-            called || matches!(self.stock.list().await, Err(Trouble::Forgotten(_) | Trouble::Missing));
-        if forgotten {
-            self.recover().await?;
-            *self.alarm.reason.lock() = None;
+        // Taken before, so that what is called meanwhile is heard.
+        let called = self.alarm.reason.lock().take();
+        let forgotten = called.is_some()
+            || matches!(self.stock.list().await, Err(Trouble::Forgotten(_) | Trouble::Missing));
+        if forgotten && let Err(error) = self.recover().await {
+            self.alarm.call(called.unwrap_or("Redis has forgotten"));
+            return Err(error);
         }
         if self.alarm.topology.load(Ordering::Acquire) {
             self.mend_topology().await?;
@@ -122,6 +129,7 @@ impl Recovery {
     async fn mend_topology(&self) -> Result<()> {
         let mut lock = Lock::acquire(&self.pool, What::Changes, LOCK_PATIENCE).await?;
         let generation = generation(&mut lock.0).await?;
+        lock.still_held().await?;
         self.broker.declare(generation).await?;
         warn!("the order queue was gone; it is there again, and what it held is published again");
         lock.release().await;
@@ -141,15 +149,18 @@ impl Recovery {
         warn!(why, "rebuilding the stock in Redis; nothing is sold meanwhile");
         lock.also(What::Recovery).await?;
         self.stock.load_library().await.map_err(Trouble::from)?;
-        self.stock.disarm().await?;
-        // In this order: the number of a generation that is still bound must not be forgotten.
-        self.broker.fence(old).await?;
         let new = old + 1;
+        self.stock.disarm(new).await?;
+        // In this order: the number of a generation that is not fenced must not be forgotten.
+        self.broker.fence(old).await?;
+        let fenced = Instant::now();
         let raise = sqlx::query("UPDATE installation SET generation = $1").bind(store::signed(new));
         raise.execute(&mut lock.0).await.map_err(database)?;
 
-        let mut arrived = self.drain_queue().await?;
+        let settled = (old > 0).then_some(fenced);
+        let mut arrived = self.drain_queue(&mut lock, settled).await?;
         arrived += self.drain_outboxes(&sales).await?;
+        lock.still_held().await?;
         self.broker.declare(new).await?;
 
         let mut orders = 0;
@@ -191,26 +202,42 @@ impl Recovery {
     }
 
     /// Stores everything that is in the order queue, to the last message that anybody holds.
-    async fn drain_queue(&self) -> Result<usize> {
+    async fn drain_queue(&self, lock: &mut Lock, fenced: Option<Instant>) -> Result<usize> {
         let mut intake = Intake::open(&self.broker).await?;
-        let drained = self.drain(&mut intake).await;
+        let drained = self.drain(&mut intake, lock, fenced).await;
         intake.close().await;
         drained
     }
 
-    async fn drain(&self, intake: &mut Intake) -> Result<usize> {
+    async fn drain(&self, intake: &mut Intake, lock: &mut Lock, fenced: Option<Instant>) -> Result<usize> {
         let (mut arrived, mut told) = (0, Instant::now());
+        // The queue was found empty, and ours the only consumer; what comes afterwards tells whether it really was.
+        let mut empty = false;
         loop {
             let batch = intake.next(&self.broker, SILENCE).await?;
             if !batch.reservations.is_empty() {
                 self.keep(&batch.reservations).await?;
                 intake.acknowledge(&batch).await?;
                 arrived += batch.reservations.len();
+                empty = false;
+                continue;
+            }
+            // What a worker gave back just before it was counted out is on its way to us, and has arrived by now.
+            if empty {
+                return Ok(arrived);
+            }
+            lock.still_held().await?;
+            // What was accepted before the fence may still be on its way into the queue, but no longer than whoever
+            // published it waits for the confirmation.
+            if fenced.is_some_and(|fenced| fenced.elapsed() < broker::PATIENCE) {
                 continue;
             }
             // Our own consumer is one of them: none at all would be no answer.
             match self.broker.depth().await? {
-                Some((0, 1)) => return Ok(arrived),
+                Some((0, 1)) => {
+                    intake.settle().await?;
+                    empty = true;
+                }
                 Some((_, 0)) | None => {
                     return Err(Error::unavailable("the order queue does not say what it holds"));
                 }
@@ -247,16 +274,15 @@ impl Recovery {
         Ok(arrived)
     }
 
-    /// Stores reservations; what PostgreSQL refuses for good goes to the dead letters, one by one.
+    /// Stores reservations; what PostgreSQL refuses for good is put aside, one by one.
     async fn keep(&self, reservations: &[Reservation]) -> Result<()> {
         let mut waiting = vec![reservations];
         while let Some(part) = waiting.pop() {
-            match (store::record(&self.pool, part).await, part) {
+            match (self.store.confirm(part).await, part) {
                 (Ok(_), _) => {}
                 (Err(Error::Refused(reason)), [culprit]) => {
                     error!(order = %culprit.order_id, reason, "an order is refused for good");
-                    let payload = serde_json::to_vec(culprit).expect("a reservation is plain data");
-                    self.broker.bury(&payload, &reason).await?;
+                    self.store.put_aside(culprit, &reason).await?;
                 }
                 (Err(Error::Refused(_)), part) => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -299,17 +325,17 @@ async fn sales(session: &mut PgConnection) -> Result<Vec<(i32, Sale)>> {
 }
 
 async fn live_orders(session: &mut PgConnection, sale: &SaleId, epoch: u32) -> Result<Rows> {
-    let sql = "SELECT user_id, unit, id, place, status FROM orders \
+    let sql = "SELECT user_id, unit, id, place, status, (extract(epoch FROM reserved_at) * 1000)::bigint AS at FROM orders \
          WHERE sale_id = $1 AND epoch = $2 AND released_at IS NULL";
     let query = sqlx::query(sql).bind(sale.as_str()).bind(store::signed(epoch));
     let mut stream = query.fetch(session);
     let mut rows = Rows::default();
     while let Some(row) = stream.try_next().await.map_err(database)? {
-        let place = flashsale_core::ids::Place(row.get::<i64, _>("place").cast_unsigned());
         let holding = Holding {
             confirmed: row.get::<&str, _>("status") == "CONFIRMED",
             unit: Unit(unsigned(&row, "unit")),
-            count: count_of(place),
+            place: flashsale_core::ids::Place(row.get::<i64, _>("place").cast_unsigned()),
+            at: Timestamp::from_millis(row.get("at")),
             order_id: OrderId(row.get("id")),
         };
         rows.holders.push((row.get("user_id"), holding));

@@ -16,12 +16,16 @@ use flashsale_core::{
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, PgPool, Row};
 use std::sync::Arc;
-use tokio::time::sleep;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{sleep, timeout},
+};
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
     lock::{Lock, What},
+    message::Message,
     recovery::Alarm,
     stock::{Opening, Rows, State, Stock, Trouble, place},
     store::{database, kind, signed},
@@ -34,11 +38,19 @@ const SALES_MAX: i64 = 100_000;
 /// How often the gate is tried to be opened again after a change that is on record.
 const TRIES: u32 = 5;
 
+const UNDER_WAY: &str = "INSERT INTO trail (sale_no, kind, epoch, place, at, user_id, unit, order_id) \
+     SELECT $1, 1, epoch, place, 'epoch'::timestamptz + at * interval '1 millisecond', user_id, unit, order_id \
+     FROM unnest($2::int[], $3::bigint[], $4::bigint[], $5::text[], $6::int[], $7::uuid[]) \
+     AS one (epoch, place, at, user_id, unit, order_id) ON CONFLICT DO NOTHING";
+/// Changes that wait for the lock at once, of this replica; each takes a connection.
+const WAITING_MAX: usize = 4;
+
 /// Who changes sales.
 pub(crate) struct Sales {
     pool: PgPool,
     stock: Stock,
     alarm: Arc<Alarm>,
+    waiting: Semaphore,
 }
 
 /// A row of the trail that is no attempt.
@@ -96,7 +108,15 @@ impl Closed {
 
 impl Sales {
     pub(crate) fn new(pool: PgPool, stock: Stock, alarm: Arc<Alarm>) -> Self {
-        Self { pool, stock, alarm }
+        Self { pool, stock, alarm, waiting: Semaphore::new(WAITING_MAX) }
+    }
+
+    /// Waits for its turn.
+    async fn turn(&self) -> Result<(SemaphorePermit<'_>, Lock)> {
+        let busy = || Error::Busy { retry_after: Duration::from_secs(1) };
+        let permit =
+            timeout(PATIENCE, self.waiting.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
+        Ok((permit, Lock::acquire(&self.pool, What::Changes, PATIENCE).await?))
     }
 
     async fn close(&self, sale: &SaleId) -> Result<Closed> {
@@ -128,6 +148,10 @@ impl Sales {
     async fn open(&self, sale: &SaleId, closed: &Closed, opening: Opening<'_>) -> Result<Option<State>> {
         let mut tries = 0;
         loop {
+            // Off the list first: a sale that is listed and not there would count as forgotten.
+            if matches!(opening, Opening::Delete) {
+                let _ = self.stock.unlist_sale(sale).await;
+            }
             match self.stock.reopen(sale, &closed.token, opening.clone()).await {
                 Ok(state) => return Ok(state),
                 Err(Trouble::Away(why)) if tries < TRIES => {
@@ -150,7 +174,7 @@ impl Sales {
         sale: &SaleId,
         commit: impl AsyncFnOnce(&mut PgConnection, &Closed) -> Result<Option<Opening<'a>>>,
     ) -> Result<Option<State>> {
-        let mut lock = Lock::acquire(&self.pool, What::Changes, PATIENCE).await?;
+        let (_turn, mut lock) = self.turn().await?;
         let closed = self.close(sale).await?;
         let mut transaction = match lock.0.begin().await {
             Ok(transaction) => transaction,
@@ -180,7 +204,7 @@ impl Sales {
     }
 
     pub(crate) async fn create(&self, new: NewSale) -> Result<State> {
-        let mut lock = Lock::acquire(&self.pool, What::Changes, PATIENCE).await?;
+        let (_turn, mut lock) = self.turn().await?;
         let id = new.id().clone();
         if self.known(&id).await? {
             return Err(Error::SaleExists(id));
@@ -228,6 +252,7 @@ impl Sales {
 
     pub(crate) async fn reset(&self, sale: &SaleId) -> Result<State> {
         let state = self.gated(sale, async |transaction, closed| {
+            self.record_under_way(transaction, sale, closed.state.no).await?;
             let epoch = closed.state.sale.epoch.next();
             let raise = sqlx::query("UPDATE sales SET epoch = $2, updated_at = now() WHERE no = $1");
             raise
@@ -244,6 +269,27 @@ impl Sales {
             Ok(Some(Opening::Reset(epoch)))
         });
         state.await?.ok_or_else(|| Error::UnknownSale(sale.clone()))
+    }
+
+    /// Puts reservations on record whose orders are not stored yet, and never will be.
+    async fn record_under_way(&self, transaction: &mut PgConnection, sale: &SaleId, no: i32) -> Result<()> {
+        let mut after: Option<String> = None;
+        loop {
+            let entries = self.stock.outbox(sale, after.as_deref(), None, 100).await?;
+            let Some(last) = entries.last() else { return Ok(()) };
+            after = Some(last.id.clone());
+            let messages: Vec<_> = entries.into_iter().filter_map(|entry| Message::of(sale, entry)).collect();
+            let held: Vec<Reservation> = messages.iter().flat_map(Message::reservations).collect();
+            let insert = sqlx::query(UNDER_WAY)
+                .bind(no)
+                .bind(held.iter().map(|one| signed(one.epoch.0)).collect::<Vec<_>>())
+                .bind(held.iter().map(|one| one.place.0.cast_signed()).collect::<Vec<_>>())
+                .bind(held.iter().map(|one| one.reserved_at.as_millis()).collect::<Vec<_>>())
+                .bind(held.iter().map(|one| one.user_id.as_str()).collect::<Vec<_>>())
+                .bind(held.iter().map(|one| signed(one.unit.0)).collect::<Vec<_>>())
+                .bind(held.iter().map(|one| one.order_id.0).collect::<Vec<_>>());
+            insert.execute(&mut *transaction).await.map_err(database)?;
+        }
     }
 
     /// Ends a live order; `false` where there is none (any more).
@@ -293,8 +339,6 @@ impl Sales {
             let (kind, epoch, place) = (kind::ADMIN_DELETED, gone.epoch, closed.place());
             let event = Event { no: *no, kind, epoch, place, user: OPERATOR, held: None, detail: None };
             event.record(transaction).await?;
-            // Off the list first: a sale that is listed and not there would count as forgotten.
-            self.stock.unlist_sale(sale).await?;
             Ok(Some(Opening::Delete))
         })
         .await

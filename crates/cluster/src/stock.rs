@@ -13,12 +13,13 @@ use flashsale_core::{
     sale::{Sale, Window},
 };
 use redis::{
-    Cmd, FromRedisValue, RedisError, RedisResult, Value,
+    Cmd, FromRedisValue, IntoConnectionInfo, RedisError, RedisResult, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
+    io::tcp::TcpSettings,
 };
-use tracing::{info, warn};
+use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::{
@@ -31,6 +32,8 @@ pub(crate) const LIBRARY: &str = include_str!("functions/flashsale.lua");
 const LIBRARY_NAME: &str = "flashsale_1";
 /// How long a reply may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long what was sent may stay unheard before the connection counts as dead.
+const LINE_PATIENCE: Duration = Duration::from_secs(5);
 /// A place is the generation above these bits, and a count within it below.
 const COUNT_BITS: u32 = 32;
 /// The most values in one call of a load; Lua hands on at most about 8,000.
@@ -62,7 +65,10 @@ impl From<Trouble> for Error {
             Trouble::Missing | Trouble::Forgotten(_) => {
                 ("The stock is being rebuilt from the records".to_owned(), 1)
             }
-            Trouble::Away(why) => (format!("Redis is away: {why}"), 2),
+            Trouble::Away(why) => {
+                debug!(why, "Redis is away");
+                ("Redis is away".to_owned(), 2)
+            }
         };
         Self::Unavailable { reason, retry_after: Duration::from_secs(seconds) }
     }
@@ -83,7 +89,9 @@ pub(crate) fn count_of(place: Place) -> u64 {
 pub(crate) struct Holding {
     pub(crate) confirmed: bool,
     pub(crate) unit: Unit,
-    pub(crate) count: u64,
+    pub(crate) place: Place,
+    /// When it was reserved.
+    pub(crate) at: Timestamp,
     pub(crate) order_id: OrderId,
 }
 
@@ -95,7 +103,7 @@ impl Holding {
 
     pub(crate) fn written(&self) -> String {
         let state = if self.confirmed { 'C' } else { 'R' };
-        format!("{state}{}:{}:{}", self.unit, self.count, self.order_id)
+        format!("{state}{}:{}:{}:{}", self.unit, self.place, self.at.as_millis(), self.order_id)
     }
 }
 
@@ -109,11 +117,12 @@ impl FromStr for Holding {
                 b'R' => false,
                 _ => return None,
             };
-            let mut parts = text[1..].splitn(3, ':');
+            let mut parts = text[1..].splitn(4, ':');
             let unit = Unit(parts.next()?.parse().ok()?);
-            let count = parts.next()?.parse().ok()?;
+            let place = Place(parts.next()?.parse().ok()?);
+            let at = Timestamp::from_millis(parts.next()?.parse().ok()?);
             let order_id = parts.next()?.parse().ok()?;
-            Some(Self { confirmed, unit, count, order_id })
+            Some(Self { confirmed, unit, place, at, order_id })
         };
         read().ok_or_else(|| Trouble::Away(format!("{text:?} is no holding")))
     }
@@ -181,6 +190,18 @@ impl Link {
             Self::Cluster(connection) => command.query_async(&mut connection.clone()).await,
         }
     }
+
+    /// Asks every server that decides.
+    async fn ask_all(&self, command: Cmd) -> RedisResult<Value> {
+        use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
+        match self {
+            Self::Single(_) => self.ask(&command).await,
+            Self::Cluster(connection) => {
+                let everywhere = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                connection.clone().route_command(command, everywhere).await
+            }
+        }
+    }
 }
 
 /// The Redis that decides.
@@ -193,9 +214,11 @@ pub(crate) struct Stock {
 }
 
 impl Stock {
-    /// Connects, and loads the library where it is missing or another one.
+    /// Connects.
     pub(crate) async fn connect(url: &Secret, namespace: &str, installation: Uuid) -> RedisResult<Self> {
-        let client = redis::Client::open(url.expose())?;
+        // A server that lost its power does not say so.
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(LINE_PATIENCE);
+        let client = redis::Client::open(url.expose().into_connection_info()?.set_tcp_settings(tcp.clone()))?;
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(20))
@@ -209,6 +232,7 @@ impl Stock {
             let client = ClusterClientBuilder::new([url.expose()])
                 .connection_timeout(PATIENCE)
                 .response_timeout(PATIENCE)
+                .tcp_settings(tcp)
                 .retries(0)
                 .build()?;
             Link::Cluster(client.get_async_connection().await?)
@@ -216,18 +240,25 @@ impl Stock {
             single
         };
         let keys = Keys { namespace: namespace.to_owned(), braces };
-        let stock = Self { link, keys, installation: installation.to_string(), url: url.clone() };
-        stock.load_library().await?;
-        Ok(stock)
+        Ok(Self { link, keys, installation: installation.to_string(), url: url.clone() })
     }
 
     /// Loads the library where it is missing or another one. A load disarms what was armed.
     pub(crate) async fn load_library(&self) -> RedisResult<()> {
         let mut list = redis::cmd("FUNCTION");
         list.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY_NAME).arg("WITHCODE");
-        let loaded: Value = self.link.ask(&list).await?;
-        if !holds(&loaded, LIBRARY) {
-            self.link.ask::<Value>(redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(LIBRARY)).await?;
+        let loaded = self.link.ask_all(list).await?;
+        // Of a cluster, each server answers for itself.
+        let everywhere = match (&self.link, &loaded) {
+            (Link::Cluster(_), Value::Map(servers)) => {
+                servers.iter().all(|(_, server)| holds(server, LIBRARY))
+            }
+            _ => holds(&loaded, LIBRARY),
+        };
+        if !everywhere {
+            let mut load = redis::cmd("FUNCTION");
+            load.arg("LOAD").arg("REPLACE").arg(LIBRARY);
+            self.link.ask_all(load).await?;
             info!("Redis has the function library {LIBRARY_NAME} now");
         }
         Ok(())
@@ -269,8 +300,6 @@ impl Stock {
         let values: Vec<Value> = match self.link.ask(&command).await {
             Ok(values) => values,
             Err(error) if error.to_string().contains("Function not found") => {
-                warn!("Redis has lost the function library; it is loaded again");
-                self.load_library().await?;
                 return Err(Trouble::Forgotten("the function library was gone"));
             }
             Err(error) => return Err(error.into()),
@@ -279,6 +308,7 @@ impl Stock {
         match reply.text(0)? {
             "ok" => Ok(reply),
             "closed" => Err(Trouble::Closed),
+            "superseded" => Err(Trouble::Forgotten("somebody else has rebuilt the stock meanwhile")),
             "missing" => Err(Trouble::Missing),
             "unarmed" => Err(Trouble::Forgotten("the server was restarted or replaced")),
             "inconsistent" => {
@@ -508,19 +538,11 @@ impl Stock {
         Ok((reply.number(1)?, sales))
     }
 
-    /// Stops all decisions, on every server.
-    pub(crate) async fn disarm(&self) -> Result<(), Trouble> {
+    /// Stops all decisions, on every server; what is of an older generation than this is loaded no more.
+    pub(crate) async fn disarm(&self, generation: u32) -> Result<(), Trouble> {
         let mut command = redis::cmd("FCALL");
-        command.arg(format!("{LIBRARY_NAME}_disarm")).arg(0).arg(&self.installation);
-        match &self.link {
-            Link::Single(_) => self.link.ask::<Value>(&command).await.map(drop)?,
-            Link::Cluster(connection) => {
-                use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
-                let everywhere = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-                connection.clone().route_command(command, everywhere).await.map(drop)?;
-            }
-        }
-        Ok(())
+        command.arg(format!("{LIBRARY_NAME}_disarm")).arg(0).arg(&self.installation).arg(generation);
+        Ok(self.link.ask_all(command).await.map(drop)?)
     }
 }
 
@@ -702,7 +724,11 @@ mod tests {
 
     fn holding(unit: u32) -> (String, Holding) {
         let order_id = OrderId(Uuid::nil());
-        (format!("user-{unit}"), Holding { confirmed: true, unit: Unit(unit), count: 1, order_id })
+        let at = Timestamp::from_millis(1_771_815_600_000);
+        (
+            format!("user-{unit}"),
+            Holding { confirmed: true, unit: Unit(unit), place: place(1, 1), at, order_id },
+        )
     }
 
     #[test]

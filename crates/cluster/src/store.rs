@@ -14,12 +14,13 @@ use flashsale_core::{
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
     audit::Audit,
-    broker::Broker,
+    broker::{self, Broker, Published},
     stock::{Stock, Trouble},
 };
 
@@ -38,6 +39,9 @@ pub(crate) mod kind {
     pub(crate) const ADMIN_DELETED: i16 = 12;
     pub(crate) const RECOVERED: i16 = 13;
 }
+
+/// How long a batch may take. A worker that is cut off from PostgreSQL must not hold its messages for long.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the messages are told to other systems as.
 const CONFIRMED_TOPIC: &str = "order.confirmed";
@@ -64,6 +68,11 @@ WITH live AS (
     FROM input JOIN added USING (id) ORDER BY place
 )
 SELECT id FROM added";
+
+// Once, however often it is tried.
+const PUT_ASIDE: &str = "INSERT INTO trail (sale_no, kind, epoch, place, at, user_id, unit, order_id, detail) \
+     SELECT no, 8, $2, $3, now(), $4, $5, $6, jsonb_build_object('reason', $7::text) FROM sales WHERE id = $1 \
+     ON CONFLICT (sale_no, order_id) WHERE kind = 8 DO NOTHING";
 
 const KNOWN: &str = "SELECT id, released_at IS NOT NULL AS ended FROM orders WHERE id = ANY($1)";
 const EPOCHS: &str = "SELECT id, epoch FROM sales WHERE id = ANY($1)";
@@ -121,7 +130,9 @@ pub(crate) fn database(error: sqlx::Error) -> Error {
     {
         return Error::Refused(said.message().to_owned());
     }
-    Error::Unavailable { reason: format!("PostgreSQL: {error}"), retry_after: Duration::from_secs(2) }
+    // What it says may name hosts and users, and is for the operator.
+    warn!(%error, "PostgreSQL cannot do it");
+    Error::Unavailable { reason: "PostgreSQL is away".to_owned(), retry_after: Duration::from_secs(2) }
 }
 
 /// The store.
@@ -170,14 +181,33 @@ impl Store {
         Ok(())
     }
 
+    /// Puts a reservation aside that is refused for good: on record, and to the dead letters with the reason.
+    pub(crate) async fn put_aside(&self, one: &Reservation, reason: &str) -> Result<()> {
+        let record = sqlx::query(PUT_ASIDE)
+            .bind(one.sale_id.as_str())
+            .bind(signed(one.epoch.0))
+            .bind(one.place.0.cast_signed())
+            .bind(one.user_id.as_str())
+            .bind(signed(one.unit.0))
+            .bind(one.order_id.0)
+            .bind(reason);
+        record.execute(&self.pool).await.map_err(database)?;
+        let Some(broker) = &self.broker else { return Ok(()) };
+        let payload = serde_json::to_vec(one).expect("a reservation is plain data");
+        broker.bury(&payload, reason).await
+    }
+
     /// Tells other systems, at least once.
-    async fn tell(&self, reservations: &[Reservation], confirmations: &[Confirmation]) {
-        let Some(broker) = &self.broker else { return };
+    async fn tell(&self, reservations: &[Reservation], confirmations: &[Confirmation]) -> Result<()> {
+        let Some(broker) = &self.broker else { return Ok(()) };
         for (sale, epoch, orders) in by_sale(reservations, confirmations) {
             let event = Confirmed { version: 1, sale_id: sale, epoch, orders: &orders };
             let payload = serde_json::to_vec(&event).expect("an event is plain data");
-            broker.tell(&format!("{CONFIRMED_TOPIC}.{sale}"), &payload).await;
+            if broker.tell(&format!("{CONFIRMED_TOPIC}.{sale}"), &payload).await == Published::Unknown {
+                return Err(broker::away());
+            }
         }
+        Ok(())
     }
 }
 
@@ -226,7 +256,10 @@ pub(crate) async fn record(pool: &PgPool, reservations: &[Reservation]) -> Resul
         .bind(&users)
         .bind(&times)
         .bind(&different);
-    let mut added: HashSet<Uuid> = insert.fetch_all(pool).await.map_err(database)?.into_iter().collect();
+    let inserted = timeout(PATIENCE, insert.fetch_all(pool)).await;
+    let inserted =
+        inserted.map_err(|_| Error::unavailable("PostgreSQL does not answer"))?.map_err(database)?;
+    let mut added: HashSet<Uuid> = inserted.into_iter().collect();
     if added.len() == ids.len() {
         return Ok(vec![Confirmation::Confirmed; ids.len()]);
     }
@@ -264,7 +297,9 @@ impl Rest {
             // A deleted sale, or an older epoch (P7).
             (None, _) => Ok(Confirmation::Stale),
             (Some(epoch), _) if *epoch > own => Ok(Confirmation::Stale),
-            (Some(epoch), _) if *epoch < own => Err(Error::unavailable("the sale is not in this epoch yet")),
+            (Some(epoch), _) if *epoch < own => {
+                Err(Error::Refused(format!("it is of epoch {own}, and the records know {epoch} only")))
+            }
             (_, Some(true)) => Ok(Confirmation::Stale),
             (_, Some(false)) => Ok(Confirmation::AlreadyConfirmed),
             (_, None) => Err(Error::Refused(format!(
@@ -280,7 +315,7 @@ impl OrderStore for Store {
     async fn confirm(&self, reservations: &[Reservation]) -> Result<Vec<Confirmation>> {
         let confirmations = self.record(reservations).await?;
         self.mark(reservations, &confirmations).await?;
-        self.tell(reservations, &confirmations).await;
+        self.tell(reservations, &confirmations).await?;
         Ok(confirmations)
     }
 

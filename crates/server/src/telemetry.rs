@@ -6,9 +6,14 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::config::{Common, LogFormat};
 
+/// What libraries say twice, of what the program says itself, and with names of users in it. A directive for the same
+/// library in the settings wins.
+const QUIET: &str = "lapin=off,sqlx=warn";
+
 /// Starts the log. Called once.
 pub(crate) fn start(common: &Common) {
-    let filter = EnvFilter::try_new(&common.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_new(format!("{QUIET},{}", common.log)).unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
     match common.log_format {
         LogFormat::Text => {

@@ -9,17 +9,22 @@
 --   1 meta      hash    generation, gate, epoch, no, name, total, starts, ends, paused, next, place, changed, confirmed
 --   2 stock     string  units that can still be had (the seed's key)
 --   3 users     set     who holds one (the seed's key)
---   4 orders    hash    user → state unit:place:order, where the state is R (reserved) or C (confirmed)
+--   4 orders    hash    user → state unit:place:time:order, where the state is R (reserved) or C (confirmed)
 --   5 outbox    stream  reservations whose orders are not stored yet; an entry a call
 --   6 returned  zset    units below `next` that are free again
 -- ARGV 1 is always the installation, so that two of them may share a server.
 --
--- Times are milliseconds since 1970 by this server's clock. Places are counts within the generation.
+-- Times are milliseconds since 1970 by this server's clock. `place` and `changed` are counts within the generation; a
+-- holding names its place in full (generation * 2^32 + count), since it outlives its generation.
 -- The first element of a reply is `ok`, or why there is none: `missing`, `unarmed`, `inconsistent`, `closed`.
 
 -- Which sales of which installation were loaded into this very server process. No AOF, snapshot or replica carries
 -- it over: after a restart, a failover or a new load of this library nothing is decided until somebody recovers.
 local armed = {}
+
+-- The generation below which nothing is loaded any more, by installation: whoever lost the lock of a recovery while he
+-- slept must not load what he had read before.
+local floor = {}
 
 local META, STOCK, USERS, ORDERS, OUTBOX, RETURNED = 1, 2, 3, 4, 5, 6
 local CHANGES = 'flashsale:changes'
@@ -51,7 +56,9 @@ local function read(keys, installation)
   if armed[mark(keys, installation)] ~= meta.generation then return nil, 'unarmed' end
   local stock = redis.call('GET', keys[STOCK])
   local users = redis.call('SCARD', keys[USERS])
-  if not stock or tonumber(stock) + users ~= meta.total or redis.call('HLEN', keys[ORDERS]) ~= users then
+  meta.returned = redis.call('ZCARD', keys[RETURNED])
+  if not stock or tonumber(stock) + users ~= meta.total or redis.call('HLEN', keys[ORDERS]) ~= users
+    or meta.next - 1 - meta.returned ~= users then
     return nil, 'inconsistent'
   end
   meta.stock = tonumber(stock)
@@ -66,11 +73,9 @@ end
 
 -- The lowest free unit. It is taken.
 local function take(keys, meta)
-  if meta.any_returned == nil then meta.any_returned = redis.call('EXISTS', keys[RETURNED]) == 1 end
-  if meta.any_returned then
-    local lowest = redis.call('ZPOPMIN', keys[RETURNED])
-    if lowest[1] then return tonumber(lowest[1]) end
-    meta.any_returned = false
+  if meta.returned > 0 then
+    meta.returned = meta.returned - 1
+    return tonumber(redis.call('ZPOPMIN', keys[RETURNED])[1])
   end
   local unit = meta.next
   meta.next = unit + 1
@@ -100,7 +105,7 @@ local function decide(keys, args)
         local unit, order = take(keys, meta), args[2 * i + 1]
         meta.stock = meta.stock - 1
         meta.place = meta.place + 1
-        mine[user] = 'R' .. text(unit) .. ':' .. text(meta.place) .. ':' .. order
+        mine[user] = 'R' .. text(unit) .. ':' .. text(meta.generation * 4294967296 + meta.place) .. ':' .. text(now) .. ':' .. order
         rows[#rows + 1] = user
         rows[#rows + 1] = mine[user]
         lines[#lines + 1] = text(unit) .. ' ' .. order .. ' ' .. user
@@ -236,6 +241,7 @@ end
 -- ARGV: installation, token, generation, epoch, no, name, total, starts, ends, paused, place. Forgets the sale, and
 -- begins to load it: nothing is decided, and nothing said of it, before it is armed.
 local function load_begin(keys, args)
+  if tonumber(args[3]) < (floor[args[1]] or 0) then return { 'superseded' } end
   armed[mark(keys, args[1])] = nil
   empty(keys)
   redis.call('UNLINK', keys[META], keys[STOCK])
@@ -274,19 +280,22 @@ end
 -- ARGV: installation, token, next unit, confirmed. Arms the sale and opens its gate.
 local function load_end(keys, args)
   if redis.call('HGET', keys[META], 'gate') ~= args[2] then return { 'closed' } end
+  local generation = tonumber(redis.call('HGET', keys[META], 'generation'))
+  if generation < (floor[args[1]] or 0) then return { 'superseded' } end
   local total = tonumber(redis.call('HGET', keys[META], 'total'))
   local users = redis.call('SCARD', keys[USERS])
   local returned = redis.call('ZCARD', keys[RETURNED])
   if tonumber(args[3]) - 1 - returned ~= users or users > total then return { 'inconsistent' } end
   redis.call('SET', keys[STOCK], text(total - users))
   redis.call('HSET', keys[META], 'gate', '', 'next', args[3], 'confirmed', args[4])
-  armed[mark(keys, args[1])] = tonumber(redis.call('HGET', keys[META], 'generation'))
+  armed[mark(keys, args[1])] = generation
   redis.call('PUBLISH', CHANGES, keys[META])
   return status(keys, args)
 end
 
 -- KEYS: index. ARGV: installation, generation, then id and number of each sale.
 local function index(keys, args)
+  if tonumber(args[2]) < (floor[args[1]] or 0) then return { 'superseded' } end
   redis.call('UNLINK', keys[1])
   -- What is no sale's id: the generation, and whose list it is.
   redis.call('HSET', keys[1], '', args[2], '#', args[1], unpack(args, 3))
@@ -310,12 +319,13 @@ local function known(keys, args)
   return { 'ok', text(redis.call('HEXISTS', keys[1], args[2])) }
 end
 
--- ARGV: installation. Stops all decisions of the installation there.
+-- ARGV: installation, the generation that will be loaded. Stops all decisions of the installation on this server.
 local function disarm(_, args)
   local prefix = args[1] .. ' '
   for key in pairs(armed) do
     if key:sub(1, #prefix) == prefix then armed[key] = nil end
   end
+  floor[args[1]] = math.max(floor[args[1]] or 0, tonumber(args[2]))
   return { 'ok' }
 end
 
@@ -323,20 +333,25 @@ local function write(name, callback)
   redis.register_function('flashsale_1_' .. name, callback)
 end
 
+-- What is to be done also when the memory is full: it frees some of it, or takes hardly any.
+local function always(name, callback)
+  redis.register_function { function_name = 'flashsale_1_' .. name, callback = callback, flags = { 'allow-oom' } }
+end
+
 local function look(name, callback)
   redis.register_function { function_name = 'flashsale_1_' .. name, callback = callback, flags = { 'no-writes' } }
 end
 
 write('decide', decide)
-write('confirm', confirm)
-write('close', close)
-write('reopen', reopen)
-write('load_begin', load_begin)
-write('load_rows', load_rows)
-write('load_returned', load_returned)
-write('load_end', load_end)
-write('index', index)
-write('disarm', disarm)
+always('confirm', confirm)
+always('close', close)
+always('reopen', reopen)
+always('load_begin', load_begin)
+always('load_rows', load_rows)
+always('load_returned', load_returned)
+always('load_end', load_end)
+always('index', index)
+always('disarm', disarm)
 look('status', status)
 look('purchase', purchase)
 look('list', list)

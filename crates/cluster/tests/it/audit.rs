@@ -1,5 +1,7 @@
 //! The audit trail while PostgreSQL is away: nothing is dropped, nothing waits for it, and it catches up.
 
+use std::{fs, path::PathBuf};
+
 use flashsale_core::{
     Error,
     conformance::{Harness, check_conserved},
@@ -40,6 +42,37 @@ async fn rows_wait_in_a_file_while_postgresql_is_away_and_survive_a_crash_there(
     let caught_up = async || bench.store().figures(&sale).await.expect("figures").attempts_sold_out == 500;
     wait("all rows on record", caught_up).await;
     assert_eq!(bench.cluster.totals().audit_bytes, 0);
+    check_conserved(&bench, &sale).await;
+}
+
+/// The files in which rows wait.
+fn files(bench: &Bench) -> Vec<PathBuf> {
+    let entries = fs::read_dir(bench.site.dir.path()).expect("the folder");
+    let paths = entries.map(|entry| entry.expect("a file").path());
+    paths.filter(|path| path.extension().is_some_and(|kind| kind == "spool")).collect()
+}
+
+/// As after a COMMIT whose answer was lost: the rows are on record, and the file with them is still there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_on_record_are_not_written_again() {
+    let bench = Bench::start().await;
+    let sale = bench.open("again", 1).await;
+    bench.reserve(&sale, 0).await;
+    let_in(&bench, false).await;
+    for number in 1..=100 {
+        bench.attempt(&sale, number).await;
+    }
+    let in_files =
+        async || matches!(bench.cluster.totals(), totals if totals.audit_rows == 0 && totals.audit_bytes > 0);
+    wait("all rows in the file", in_files).await;
+    let file = files(&bench).pop().expect("a file");
+    let rows = fs::read(&file).expect("rows");
+    let_in(&bench, true).await;
+    wait("all rows on record", async || files(&bench).is_empty()).await;
+    fs::write(&file, rows).expect("written");
+    let bench = bench.crash().await;
+    wait("the file is read again", async || files(&bench).is_empty()).await;
+    assert_eq!(bench.store().figures(&sale).await.expect("figures").attempts_sold_out, 100);
     check_conserved(&bench, &sale).await;
 }
 

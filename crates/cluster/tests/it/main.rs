@@ -4,6 +4,8 @@ mod audit;
 mod conformance;
 mod crowd;
 mod latch;
+mod losses;
 mod messages;
+mod orphans;
 mod redis_cluster;
 mod support;

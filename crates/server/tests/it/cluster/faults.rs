@@ -117,6 +117,21 @@ fn redis_is_emptied() {
     assert_eq!(stage.generation(), before + 1, "two replicas recover at once, and one of them does it");
 }
 
+/// Nobody is told SUCCESS of what the broker has not confirmed: it sleeps, and meanwhile Redis forgets.
+#[test]
+fn redis_is_emptied_while_the_broker_sleeps() {
+    let (redis, broker) = (Redis::new(), RabbitMq::new());
+    let mut stage = Stage::new(Addresses { redis: redis.url(), amqp: broker.url(), ..Addresses::shared() });
+    story(&mut stage, "FLUSHALL while RabbitMQ sleeps", |_, _| {
+        thread::scope(|scope| {
+            // Shorter than it takes until the broker counts as away, and SUCCESS rests on Redis.
+            scope.spawn(|| broker.pause(Duration::from_millis(1_500)));
+            thread::sleep(Duration::from_millis(500));
+            redis.say(&["FLUSHALL"]);
+        });
+    });
+}
+
 #[test]
 fn redis_is_replaced_by_an_empty_one() {
     let mut redis = Redis::new();

@@ -212,7 +212,7 @@ fn clean_broker(url: &str, namespace: &str) {
         for queue in ["purchase_queue", "purchase_dlq"] {
             channel.queue_delete(format!("{namespace}{queue}").into(), Default::default()).await?;
         }
-        for exchange in ["purchases", "dead", "events"] {
+        for exchange in ["purchases.1", "purchases.2", "purchases.3", "dead", "events"] {
             channel
                 .exchange_delete(format!("{namespace}flashsale.{exchange}").into(), Default::default())
                 .await?;
