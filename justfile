@@ -35,6 +35,14 @@ verify sale="sale_1" *args:
 bench-n:
     scripts/bench-n
 
+# Measure the cluster profile against N, on the services of this machine.
+bench-cluster:
+    scripts/bench-cluster
+
+# Two replicas and three workers on the services of this machine (more flags may follow).
+cluster *args:
+    scripts/cluster "$@"
+
 # Take pictures of the pages, into screenshots/.
 screenshots *args:
     scripts/screenshots "$@"
