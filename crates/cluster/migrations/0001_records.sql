@@ -1,10 +1,11 @@
 -- The records of the cluster profile. Stock is decided in Redis; here is what everything is rebuilt from.
 
--- One row: who this is, and how often Redis was rebuilt.
+-- One row: who this is, how often Redis was rebuilt, and the generation before which nothing is under way any more.
 CREATE TABLE installation (
     only_one   boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     id         uuid    NOT NULL DEFAULT gen_random_uuid(),
-    generation integer NOT NULL DEFAULT 0
+    generation integer NOT NULL DEFAULT 0,
+    settled    integer NOT NULL DEFAULT 0
 );
 INSERT INTO installation DEFAULT VALUES;
 

@@ -2,7 +2,7 @@
 //!
 //! Each process numbers the rejections of each sale, its run. A batch and the run's last numbers are one transaction, so a
 //! batch whose COMMIT was cut off is written once however often it is tried (ADR 0010). With PostgreSQL away, batches go to
-//! a file, and from there to PostgreSQL when it is back, or at the next start.
+//! files, and from there to PostgreSQL when it is back, or at the next start.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,11 @@ use flashsale_core::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Row as _};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, OwnedMutexGuard},
+    task::spawn_blocking,
+    time::timeout,
+};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -43,6 +47,8 @@ const BATCH: usize = 8_192;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long what is in files may be written before what came meanwhile is put behind it.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// The most bytes of a file; what comes then goes into the next one, so that what is on record gives its room back.
+const SEGMENT: u64 = 16 << 20;
 
 const INSERT: &str = "INSERT INTO trail (sale_no, kind, epoch, place, at, user_id, unit, order_id) \
      SELECT no, kind, epoch, place, 'epoch'::timestamptz + at * interval '1 millisecond', user_id, unit, order_id \
@@ -85,7 +91,7 @@ pub(crate) struct Audit {
     gathered: Mutex<Gathered>,
     enough: Notify,
     /// Whoever writes.
-    writing: tokio::sync::Mutex<Spool>,
+    writing: Arc<tokio::sync::Mutex<Spool>>,
     spooled: AtomicU64,
     full: AtomicBool,
 }
@@ -101,7 +107,7 @@ impl Audit {
             gathered: Mutex::default(),
             enough: Notify::new(),
             spooled: AtomicU64::new(spool.waiting()),
-            writing: tokio::sync::Mutex::new(spool),
+            writing: Arc::new(tokio::sync::Mutex::new(spool)),
             full: AtomicBool::new(false),
         })
     }
@@ -152,19 +158,25 @@ impl Audit {
     }
 
     async fn write_all(&self) {
-        let mut spool = self.writing.lock().await;
-        self.drain(&mut spool).await;
+        let spool = self.writing.clone().lock_owned().await;
+        let mut spool = self.drain(spool).await;
+        // What comes meanwhile is for the next one, who drains before.
+        let mut left = self.gathered.lock().rows.len();
         let mut stuck = false;
-        loop {
-            let batch = self.next_batch();
-            if batch.is_empty() {
-                break;
-            }
+        while left > 0 {
+            let batch = self.next_batch(left.min(BATCH));
+            left -= batch.len();
             // Numbers rise, so what is in the file has to go first.
             if spool.waiting() == 0 && self.write(self.run, &batch).await.is_ok() {
                 continue;
             }
-            if let Err(problem) = spool.append(&batch) {
+            let tried: (Vec<Rejection>, io::Result<()>);
+            (spool, tried) = on_disk(spool, move |spool| {
+                let appended = spool.append(&batch);
+                (batch, appended)
+            })
+            .await;
+            if let (batch, Err(problem)) = tried {
                 error!(%problem, "audit rows can neither be written nor put into a file; nothing is decided until they can");
                 self.put_back(batch);
                 stuck = true;
@@ -175,9 +187,8 @@ impl Audit {
         self.full.store(stuck, Ordering::Relaxed);
     }
 
-    fn next_batch(&self) -> Vec<Rejection> {
+    fn next_batch(&self, length: usize) -> Vec<Rejection> {
         let mut gathered = self.gathered.lock();
-        let length = gathered.rows.len().min(BATCH);
         let rest = gathered.rows.split_off(length);
         mem::replace(&mut gathered.rows, rest)
     }
@@ -189,29 +200,21 @@ impl Audit {
     }
 
     /// Brings what is in files to PostgreSQL, as far as that goes within its time.
-    async fn drain(&self, spool: &mut Spool) {
+    async fn drain(&self, mut spool: OwnedMutexGuard<Spool>) -> OwnedMutexGuard<Spool> {
         let began = Instant::now();
-        while let Some(waiting) = spool.files.first_mut() {
-            let rows = match waiting.next(BATCH) {
-                Ok(rows) => rows,
+        while began.elapsed() < DRAIN_TIME && !spool.files.is_empty() {
+            let next;
+            (spool, next) = on_disk(spool, |spool| spool.next(BATCH)).await;
+            match next {
+                Ok(Some((run, rows))) if self.write(run, &rows).await.is_ok() => spool.taken(),
+                Ok(_) => break,
                 Err(problem) => {
-                    error!(%problem, file = %waiting.path.display(), "audit rows cannot be read back");
-                    return;
+                    error!(%problem, "audit rows cannot be read back");
+                    break;
                 }
-            };
-            if rows.is_empty() {
-                spool.done();
-                continue;
-            }
-            let run = waiting.run;
-            if self.write(run, &rows).await.is_err() {
-                return;
-            }
-            waiting.taken();
-            if began.elapsed() > DRAIN_TIME {
-                return;
             }
         }
+        spool
     }
 
     /// One transaction: rows that are not on record yet, and the last numbers.
@@ -265,11 +268,27 @@ impl Audit {
     }
 }
 
-/// Files of rows that wait for PostgreSQL: a JSON object a line, a file a run.
+/// Works on files where nobody else has to wait for the disk.
+async fn on_disk<T: Send + 'static>(
+    mut spool: OwnedMutexGuard<Spool>,
+    work: impl FnOnce(&mut Spool) -> T + Send + 'static,
+) -> (OwnedMutexGuard<Spool>, T) {
+    let working = spawn_blocking(move || {
+        let done = work(&mut spool);
+        (spool, done)
+    });
+    working.await.expect("work on files does not panic")
+}
+
+/// Files of rows that wait for PostgreSQL: a JSON object a line, the rows of a run in one file after the other.
 struct Spool {
     dir: PathBuf,
     bound: u64,
     own: Uuid,
+    /// Bytes from which on a file is long enough.
+    segment: u64,
+    /// Files of our own run that were begun.
+    begun: u32,
     files: Vec<Waiting>,
 }
 
@@ -308,25 +327,32 @@ impl Waiting {
         }
         Ok(rows)
     }
-
-    /// What was read last is on record.
-    fn taken(&mut self) {
-        self.done = self.read;
-    }
 }
 
 impl Spool {
     fn open(dir: &Path, own: Uuid, bound: u64) -> io::Result<Self> {
         make_for_owner(dir)?;
-        let mut spool = Self { dir: dir.to_owned(), bound, own, files: Vec::new() };
-        for entry in fs::read_dir(dir)? {
-            let path = entry?.path();
+        let (segment, begun, files) = (SEGMENT.min(bound / 4), 0, Vec::new());
+        let mut spool = Self { dir: dir.to_owned(), bound, own, segment, begun, files };
+        let _alone = spool.alone()?;
+        let paths: io::Result<Vec<PathBuf>> = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect();
+        let mut paths = paths?;
+        // By run, and of a run the earlier ones first.
+        paths.sort();
+        for path in paths {
             let run = path.file_name().and_then(|name| name.to_str()).and_then(run_of);
             if let Some(run) = run {
                 spool.adopt(run, path)?;
             }
         }
         Ok(spool)
+    }
+
+    /// Keeps other processes on this folder from looking at its files: those of a run belong to one of them.
+    fn alone(&self) -> io::Result<File> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.dir.join("lock"))?;
+        file.lock()?;
+        Ok(file)
     }
 
     /// Takes over a file, unless another process works on it or has just finished it.
@@ -347,6 +373,25 @@ impl Spool {
         self.files.iter().map(|file| file.bytes - file.done).sum()
     }
 
+    /// The next rows that are not on record, and whose they are; none when there is nothing left.
+    fn next(&mut self, limit: usize) -> io::Result<Option<(Uuid, Vec<Rejection>)>> {
+        while let Some(first) = self.files.first_mut() {
+            let rows = first.next(limit)?;
+            if !rows.is_empty() {
+                return Ok(Some((first.run, rows)));
+            }
+            self.done();
+        }
+        Ok(None)
+    }
+
+    /// What was read last is on record.
+    fn taken(&mut self) {
+        if let Some(first) = self.files.first_mut() {
+            first.done = first.read;
+        }
+    }
+
     fn append(&mut self, batch: &[Rejection]) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(batch.len() * 160);
         for row in batch {
@@ -354,10 +399,11 @@ impl Spool {
             bytes.push(b'\n');
         }
         let length = bytes.len() as u64;
-        if self.waiting() + length > self.bound {
+        let room: u64 = self.files.iter().map(|file| file.bytes).sum();
+        if room + length > self.bound {
             return Err(io::Error::other(format!("the bound of {} bytes is reached", self.bound)));
         }
-        let waiting = self.own_file()?;
+        let waiting = self.last_file()?;
         // A try that failed may have left half of its rows.
         waiting.file.set_len(waiting.bytes)?;
         (&waiting.file).write_all(&bytes)?;
@@ -366,17 +412,20 @@ impl Spool {
         Ok(())
     }
 
-    /// The file of our own run, the last one, made where there is none.
-    fn own_file(&mut self) -> io::Result<&mut Waiting> {
+    /// Where rows of our own run are put: its last file, or a new one where that is long enough.
+    fn last_file(&mut self) -> io::Result<&mut Waiting> {
         let own = self.own;
-        if !self.files.iter().any(|file| file.run == own) {
-            let path = self.dir.join(format!("audit-{own}.spool"));
+        let has_room = |last: &Waiting| last.run == own && last.bytes < self.segment;
+        if !self.files.last().is_some_and(has_room) {
+            let _alone = self.alone()?;
+            let path = self.dir.join(format!("audit-{own}-{:06}.spool", self.begun + 1));
             let file = OpenOptions::new().create_new(true).read(true).append(true).open(&path)?;
             file.try_lock().map_err(io::Error::other)?;
+            self.begun += 1;
             warn!(file = %path.display(), "audit rows wait in a file until PostgreSQL is back");
             self.files.push(Waiting { run: own, path, file, bytes: 0, done: 0, read: 0 });
         }
-        Ok(self.files.iter_mut().find(|file| file.run == own).expect("it is there, or was just added"))
+        Ok(self.files.last_mut().expect("it is there, or was just added"))
     }
 
     /// The first file's rows are all on record.
@@ -399,5 +448,87 @@ fn make_for_owner(dir: &Path) -> io::Result<()> {
 }
 
 fn run_of(name: &str) -> Option<Uuid> {
-    name.strip_prefix("audit-")?.strip_suffix(".spool")?.parse().ok()
+    let (run, _) = name.strip_prefix("audit-")?.strip_suffix(".spool")?.rsplit_once('-')?;
+    run.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(numbers: std::ops::Range<u64>) -> Vec<Rejection> {
+        let row = |number| Rejection {
+            sale_no: 1,
+            kind: 2,
+            epoch: Epoch(1),
+            place: Place(7),
+            at: Timestamp::from_millis(1_771_815_600_000),
+            user_id: "ada".parse().unwrap(),
+            held: None,
+            number,
+        };
+        numbers.map(row).collect()
+    }
+
+    fn files(dir: &Path) -> usize {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| run_of(name).is_some()).count()
+    }
+
+    #[test]
+    fn a_run_is_taken_over_whole_in_order_by_one_process_when_its_own_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
+        let mut dead = Spool::open(dir.path(), first, 60_000).unwrap();
+        for part in 0..20 {
+            dead.append(&rows(part * 20..(part + 1) * 20)).unwrap();
+        }
+        assert!(files(dir.path()) >= 3, "in several files");
+        assert_eq!(
+            Spool::open(dir.path(), second, 60_000).unwrap().waiting(),
+            0,
+            "while it lives, they are its own"
+        );
+        let waiting = dead.waiting();
+        drop(dead);
+        let mut heir = Spool::open(dir.path(), second, 60_000).unwrap();
+        assert_eq!(heir.waiting(), waiting);
+        assert_eq!(Spool::open(dir.path(), Uuid::now_v7(), 60_000).unwrap().waiting(), 0, "one takes all");
+        let mut read = Vec::new();
+        while let Some((run, rows)) = heir.next(15).unwrap() {
+            assert_eq!(run, first);
+            read.extend(rows);
+            heir.taken();
+        }
+        assert_eq!(read, rows(0..400));
+        assert_eq!(files(dir.path()), 0);
+    }
+
+    #[test]
+    fn what_is_on_record_gives_its_room_back_and_no_more_than_the_bound_is_on_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), Uuid::now_v7(), 20_000).unwrap();
+        let mut put = 0;
+        let mut fill = |spool: &mut Spool| {
+            while spool.append(&rows(put..put + 10)).is_ok() {
+                put += 10;
+                let on_disk: u64 = spool.files.iter().map(|file| file.file.metadata().unwrap().len()).sum();
+                assert!(on_disk <= 20_000);
+            }
+            put
+        };
+        let full = fill(&mut spool);
+        let mut read = 0;
+        while read < 80 {
+            read += spool.next(20).unwrap().unwrap().1.len() as u64;
+            spool.taken();
+        }
+        assert!(fill(&mut spool) > full, "there is room again");
+        while let Some((_, rows)) = spool.next(1_000).unwrap() {
+            assert_eq!(rows[0].number, read);
+            read += rows.len() as u64;
+            spool.taken();
+        }
+        assert_eq!(read, put);
+    }
 }

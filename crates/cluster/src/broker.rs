@@ -35,6 +35,8 @@ use crate::options::Secret;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How long nothing is tried after that.
 const SULK: Duration = Duration::from_millis(500);
+/// How long other systems are told nothing after one of their queues did not answer.
+const HUSH: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often a connection is looked at.
@@ -76,8 +78,10 @@ impl Names {
 pub(crate) enum Published {
     /// The broker has it, on disk.
     Confirmed,
-    /// There is no queue for it: its generation is over, or the queue was deleted.
-    Returned,
+    /// There is no such exchange: its generation is over, or somebody deleted it.
+    Gone,
+    /// There is no queue for it: somebody deleted it.
+    Unroutable,
     /// It is not known whether the broker has it.
     Unknown,
 }
@@ -88,6 +92,8 @@ pub(crate) struct Broker {
     session: watch::Receiver<Option<Arc<Session>>>,
     /// Until when nothing is tried.
     sulking_until: Mutex<Option<Instant>>,
+    /// Until when other systems are told nothing.
+    hushed_until: Mutex<Option<Instant>>,
     supervisor: JoinHandle<()>,
 }
 
@@ -95,6 +101,8 @@ pub(crate) struct Broker {
 pub(crate) struct Session {
     connection: Connection,
     publisher: Channel,
+    /// For other systems. Apart, since what becomes of their queues must not hold up ours.
+    events: Channel,
     /// It did not confirm in time. Whatever is wrong with it, the next one starts without its backlog.
     mute: AtomicBool,
 }
@@ -104,6 +112,7 @@ impl Session {
         !self.mute.load(Ordering::Acquire)
             && self.connection.status().connected()
             && self.publisher.status().connected()
+            && self.events.status().connected()
     }
 }
 
@@ -122,7 +131,8 @@ impl Broker {
         let names = Names::new(namespace);
         let (sender, session) = watch::channel(None);
         let supervisor = tokio::spawn(supervise(uri, names.clone(), role, sender));
-        Ok(Self { names, session, sulking_until: Mutex::new(None), supervisor })
+        let (sulking_until, hushed_until) = Default::default();
+        Ok(Self { names, session, sulking_until, hushed_until, supervisor })
     }
 
     /// Whether there is a connection, and it answered lately.
@@ -151,7 +161,7 @@ impl Broker {
     /// Publishes reservations of a generation, and waits for the confirmation.
     pub(crate) async fn publish(&self, generation: u32, payload: &[u8]) -> Published {
         let properties = BasicProperties::default().with_type("flashsale.reservations.v1".into());
-        self.send(&self.exchange(generation), "", true, payload, properties).await
+        self.send(&self.exchange(generation), "", payload, properties).await
     }
 
     /// Where the reservations of a generation are published.
@@ -165,23 +175,43 @@ impl Broker {
         let reason: String = reason.chars().take(1_000).collect();
         headers.insert("x-reason".into(), AMQPValue::LongString(LongString::from(reason)));
         let properties = BasicProperties::default().with_headers(headers);
-        match self.send("", &self.names.dead, true, payload, properties).await {
+        match self.send("", &self.names.dead, payload, properties).await {
             Published::Confirmed => Ok(()),
-            Published::Returned => Err(Error::unavailable("the queue of dead letters is not there")),
+            Published::Gone | Published::Unroutable => {
+                Err(Error::unavailable("the queue of dead letters is not there"))
+            }
             Published::Unknown => Err(away()),
         }
     }
 
-    /// Tells other systems. Whether anybody listens does not matter.
-    pub(crate) async fn tell(&self, topic: &str, payload: &[u8]) -> Published {
-        self.send(&self.names.events, topic, false, payload, BasicProperties::default()).await
+    /// Tells other systems. Whether anybody listens does not matter, nor whether their queues are in good health: one that
+    /// is full refuses, and one that does not answer is waited for once in a while.
+    ///
+    /// Without a connection nothing is told. Whoever told it cannot acknowledge then, either, and tells it again.
+    pub(crate) async fn tell(&self, topic: &str, payload: &[u8]) {
+        let hushed = self.hushed_until.lock().is_some_and(|until| Instant::now() < until);
+        let Some(session) = self.current().filter(|_| !hushed) else { return };
+        let (exchange, options) = (short(&self.names.events), BasicPublishOptions::default());
+        let publish = async {
+            let properties = as_json(BasicProperties::default());
+            let sent = session.events.basic_publish(exchange, short(topic), options, payload, properties);
+            sent.await?.await
+        };
+        match timeout(PATIENCE, publish).await {
+            Ok(Ok(Confirmation::Ack(_) | Confirmation::NotRequested)) => {}
+            Ok(Ok(Confirmation::Nack(_))) => debug!(topic, "somebody's queue refuses an event"),
+            Ok(Err(error)) => debug!(%error, topic, "an event was not told"),
+            Err(_) => {
+                warn!(topic, "a queue of somebody else does not take events; they are told again in a while");
+                *self.hushed_until.lock() = Some(Instant::now() + HUSH);
+            }
+        }
     }
 
     async fn send(
         &self,
         exchange: &str,
         key: &str,
-        mandatory: bool,
         payload: &[u8],
         properties: BasicProperties,
     ) -> Published {
@@ -189,11 +219,8 @@ impl Broker {
             return Published::Unknown;
         }
         let Some(session) = self.current() else { return Published::Unknown };
-        let properties = properties
-            .with_delivery_mode(PERSISTENT)
-            .with_content_type("application/json".into())
-            .with_app_id("flashsale".into());
-        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+        let properties = as_json(properties);
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let publish = async {
             let sent =
                 session.publisher.basic_publish(short(exchange), short(key), options, payload, properties);
@@ -201,10 +228,10 @@ impl Broker {
         };
         match timeout(PATIENCE, publish).await {
             Ok(Ok(Confirmation::Ack(None))) => Published::Confirmed,
-            Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => Published::Returned,
+            Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => Published::Unroutable,
             Ok(Ok(Confirmation::Nack(None) | Confirmation::NotRequested)) => Published::Unknown,
-            // There is no such exchange; the channel is closed with that, and the next one is on its way.
-            Ok(Err(error)) if is_not_found(&error) => Published::Returned,
+            // The channel is closed with that, and the next one is on its way.
+            Ok(Err(error)) if is_not_found(&error) => Published::Gone,
             Ok(Err(error)) => {
                 debug!(%error, "a message was not confirmed");
                 Published::Unknown
@@ -307,6 +334,14 @@ fn is_not_found(error: &lapin::Error) -> bool {
         if *said.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
 }
 
+/// Kept on disk, and what it is.
+fn as_json(properties: BasicProperties) -> BasicProperties {
+    properties
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_app_id("flashsale".into())
+}
+
 pub(crate) fn short(text: &str) -> ShortString {
     text.into()
 }
@@ -371,6 +406,6 @@ async fn connect(uri: AMQPUri, names: &Names, role: &'static str) -> lapin::Resu
     events
         .exchange_declare(short(&names.events), ExchangeKind::Topic, durable, FieldTable::default())
         .await?;
-    close(events).await;
-    Ok(Session { connection, publisher, mute: AtomicBool::new(false) })
+    events.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(Session { connection, publisher, events, mute: AtomicBool::new(false) })
 }

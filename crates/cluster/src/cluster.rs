@@ -221,8 +221,7 @@ impl Cluster {
             let rows = Audit::open(pool.clone(), &options.spool_dir, options.spool_bytes).map_err(spool)?;
             let rows = audit.insert(Arc::new(rows));
             let alarm = Arc::new(Alarm::default());
-            let relay =
-                Outbox::new(pool.clone(), stock.clone(), publisher.clone(), alarm.clone(), options.ack);
+            let relay = Outbox::new(stock.clone(), publisher.clone(), alarm.clone(), options.ack);
             let relay = outbox.insert(Arc::new(relay));
             let parts = Parts {
                 stock: stock.clone(),

@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -33,15 +33,13 @@ use crate::{
     outbox::{Handed, Outbox},
     recovery::Alarm,
     sales::Sales,
-    stock::{Answer, Decided, Holding, State, Stock, Trouble},
+    stock::{Answer, Decided, Holding, LEFT_CLOSED, State, Stock, Trouble},
     store::kind,
 };
 
 /// How long attempts wait at a closed gate.
 const GATE_PATIENCE: Duration = Duration::from_secs(1);
 const GATE_GLANCE: Duration = Duration::from_millis(2);
-/// A gate that is closed for this long belongs to somebody who died.
-const GATE_ABANDONED: Duration = Duration::from_secs(2);
 
 /// What the calls have done since the start.
 #[derive(Debug, Default)]
@@ -62,8 +60,8 @@ struct Cell {
     latch: RwLock<Option<Arc<Latch>>>,
     /// Whether a latch is being made.
     latching: Mutex<bool>,
-    /// Since when its gate was found closed, and when last.
-    closed: Mutex<Option<(Instant, Instant)>>,
+    /// Whether a call of it has ever decided: there is such a sale.
+    real: AtomicBool,
 }
 
 /// The inventory.
@@ -99,7 +97,7 @@ impl Replica {
         Self { stock, audit, outbox, alarm, clock, ids, sales, latches, counts: Counts::default(), cells }
     }
 
-    /// What this replica keeps of a sale. Of one that there is not it keeps nothing: the first call tells (`explain`).
+    /// What this replica keeps of a sale. Of one that may be none it keeps nothing beyond the first call (`call`).
     fn cell(&self, sale: &SaleId) -> Arc<Cell> {
         if let Some(cell) = self.cells.read().get(sale) {
             return cell.clone();
@@ -111,15 +109,24 @@ impl Replica {
                 gather: Gather::default(),
                 latch: RwLock::new(None),
                 latching: Mutex::new(false),
-                closed: Mutex::new(None),
+                real: AtomicBool::new(false),
             })
         };
         self.cells.write().entry(sale.clone()).or_insert_with(cell).clone()
     }
 
+    /// Keeps nothing of a sale that may be none.
+    fn forget(&self, cell: &Arc<Cell>) {
+        let mut cells = self.cells.write();
+        if cells.get(&cell.sale).is_some_and(|kept| Arc::ptr_eq(kept, cell)) {
+            cells.remove(&cell.sale);
+        }
+    }
+
     /// What a trouble with a sale means to whoever asked.
     async fn explain(&self, sale: &SaleId, trouble: Trouble) -> Error {
-        if trouble == Trouble::Missing {
+        // Also a gate that was left closed over a sale that was deleted.
+        if matches!(trouble, Trouble::Missing | Trouble::Closed | Trouble::Forgotten(LEFT_CLOSED)) {
             match self.stock.known(sale).await {
                 Ok(false) => {
                     self.cells.write().remove(sale);
@@ -165,6 +172,9 @@ impl Replica {
                 Ok(decided) => self.settle(&cell, waiting, decided),
                 Err(trouble) => {
                     let error = self.explain(&cell.sale, trouble).await;
+                    if !cell.real.load(Ordering::Relaxed) {
+                        self.forget(&cell);
+                    }
                     for one in waiting {
                         let _ = one.reply.send(Err(error.clone()));
                     }
@@ -179,37 +189,23 @@ impl Replica {
         loop {
             self.counts.calls.fetch_add(1, Ordering::Relaxed);
             let decided = self.stock.decide(&cell.keys, attempts).await;
-            if decided != Err(Trouble::Closed) {
-                *cell.closed.lock() = None;
+            if decided.is_ok() {
+                cell.real.store(true, Ordering::Relaxed);
                 self.counts.decided.fetch_add(attempts.len() as u64, Ordering::Relaxed);
+            }
+            if decided != Err(Trouble::Closed) || began.elapsed() > GATE_PATIENCE {
                 return decided;
-            }
-            if Self::found_closed(cell) > GATE_ABANDONED {
-                return Err(Trouble::Forgotten("the gate of the sale was left closed"));
-            }
-            if began.elapsed() > GATE_PATIENCE {
-                return Err(Trouble::Closed);
             }
             sleep(GATE_GLANCE).await;
         }
     }
 
-    /// For how long the gate was found closed without a break.
-    fn found_closed(cell: &Cell) -> Duration {
-        let now = Instant::now();
-        let mut closed = cell.closed.lock();
-        let unbroken = closed.filter(|(_, last)| now.duration_since(*last) < GATE_PATIENCE);
-        let since = unbroken.map_or(now, |(since, _)| since);
-        *closed = Some((since, now));
-        now.duration_since(since)
-    }
-
     /// Records the rejections of a call, and replies: at once, or when what it speaks of is as durable as it must be.
     fn settle(self: &Arc<Self>, cell: &Arc<Cell>, waiting: Vec<Waiting>, decided: Decided) {
-        self.audit.take(rejections(&waiting, &decided));
         let messages = self.messages(&cell.sale, &waiting, &decided);
         let sold_out = self.latches && decided.answers.contains(&Answer::SoldOut);
         if messages.is_empty() {
+            self.audit.take(rejections(&waiting, &decided));
             reply(&cell.sale, waiting, &decided, &Ok(()));
             if sold_out {
                 self.clone().latch(cell.clone());
@@ -226,6 +222,8 @@ impl Replica {
                     retry_after: Duration::from_secs(1),
                 })
             } else {
+                // Those who are told nothing come again, and are on record then.
+                replica.audit.take(rejections(&waiting, &decided));
                 Ok(())
             };
             reply(&cell.sale, waiting, &decided, &safe);
@@ -437,6 +435,11 @@ impl ports::Inventory for ClusterInventory {
 
     async fn status(&self, sale: &SaleId) -> Result<SaleStatus> {
         match self.0.stock.status(sale).await {
+            // Somebody may have died over deleting it.
+            Ok(state) if state.closed => match self.0.stock.known(sale).await {
+                Ok(false) => Err(Error::UnknownSale(sale.clone())),
+                _ => Ok(Replica::status_of(state)),
+            },
             Ok(state) => Ok(Replica::status_of(state)),
             Err(trouble) => Err(self.0.explain(sale, trouble).await),
         }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use flashsale_core::{Error, Result};
 use sqlx::{Connection, PgConnection, PgPool};
+use tokio::time::timeout;
 
-use crate::store::database;
+use crate::store::{database, mute, within};
 
 /// The space of our locks: "Flsh".
 const SPACE: i32 = 0x466C_7368;
@@ -24,15 +25,18 @@ pub(crate) enum What {
 }
 
 /// A session of its own that holds a lock. Dropping it ends the session, and with it the lock.
-pub(crate) struct Lock(pub(crate) PgConnection);
+pub(crate) struct Lock {
+    pub(crate) session: PgConnection,
+    patience: Duration,
+}
 
 impl Lock {
     /// Waits for the lock, for at most `patience`.
     pub(crate) async fn acquire(pool: &PgPool, what: What, patience: Duration) -> Result<Self> {
         let mut session = pool.acquire().await.map_err(database)?.detach();
         let bound = format!("SET lock_timeout = {}", patience.as_millis());
-        sqlx::query(sqlx::AssertSqlSafe(bound)).execute(&mut session).await.map_err(database)?;
-        let mut lock = Self(session);
+        within(ANSWER, sqlx::query(sqlx::AssertSqlSafe(bound)).execute(&mut session)).await?;
+        let mut lock = Self { session, patience };
         lock.also(what).await?;
         Ok(lock)
     }
@@ -40,25 +44,25 @@ impl Lock {
     /// Takes a further lock in the same session.
     pub(crate) async fn also(&mut self, what: What) -> Result<()> {
         let lock = sqlx::query("SELECT pg_advisory_lock($1, $2)").bind(SPACE).bind(what as i32);
-        match lock.execute(&mut self.0).await {
-            Ok(_) => Ok(()),
+        match timeout(self.patience + ANSWER, lock.execute(&mut self.session)).await {
+            Ok(Ok(_)) => Ok(()),
             // lock_not_available
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => {
+            Ok(Err(sqlx::Error::Database(error))) if error.code().as_deref() == Some("55P03") => {
                 Err(Error::Busy { retry_after: Duration::from_secs(1) })
             }
-            Err(error) => Err(database(error)),
+            Ok(Err(error)) => Err(database(error)),
+            Err(_) => Err(mute()),
         }
     }
 
     /// Makes sure that the session is there, and with it the lock.
     pub(crate) async fn still_held(&mut self) -> Result<()> {
-        let asked = tokio::time::timeout(ANSWER, sqlx::query("SELECT 1").execute(&mut self.0)).await;
-        asked.map_err(|_| Error::unavailable("PostgreSQL does not answer"))?.map(drop).map_err(database)
+        within(ANSWER, sqlx::query("SELECT 1").execute(&mut self.session)).await.map(drop)
     }
 
     /// Lets go, and says goodbye.
     pub(crate) async fn release(self) {
-        let _ = self.0.close().await;
+        let _ = timeout(ANSWER, self.session.close()).await;
     }
 
     /// Whether somebody holds the lock right now.
@@ -66,9 +70,7 @@ impl Lock {
         let free = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock_shared($1, $2)")
             .bind(SPACE)
             .bind(what as i32);
-        let asked = tokio::time::timeout(ANSWER, free.fetch_one(pool)).await;
-        let free: bool =
-            asked.map_err(|_| Error::unavailable("PostgreSQL does not answer"))?.map_err(database)?;
+        let free: bool = within(ANSWER, free.fetch_one(pool)).await?;
         Ok(!free)
     }
 }

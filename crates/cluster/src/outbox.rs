@@ -19,17 +19,15 @@ use flashsale_core::{
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use sqlx::PgPool;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{debug, info};
 
 use crate::{
-    broker::{Broker, PATIENCE, Published},
+    broker::{Broker, Published},
     message::Message,
     options::Ack,
     recovery::Alarm,
     stock::{Stock, Trouble},
-    store::signed,
 };
 
 /// How often outboxes are looked through.
@@ -55,7 +53,6 @@ pub(crate) enum Handed {
 
 /// The relay.
 pub(crate) struct Outbox {
-    pool: PgPool,
     stock: Stock,
     broker: Arc<Broker>,
     alarm: Arc<Alarm>,
@@ -67,10 +64,10 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(pool: PgPool, stock: Stock, broker: Arc<Broker>, alarm: Arc<Alarm>, ack: Ack) -> Self {
+    pub(crate) fn new(stock: Stock, broker: Arc<Broker>, alarm: Arc<Alarm>, ack: Ack) -> Self {
         let (published, swept) = Default::default();
         let (provisional, queued) = Default::default();
-        Self { pool, stock, broker, alarm, ack, provisional, queued, published, swept }
+        Self { stock, broker, alarm, ack, provisional, queued, published, swept }
     }
 
     /// Whether SUCCESS rests on Redis alone right now, although it should rest on the broker.
@@ -90,7 +87,15 @@ impl Outbox {
                 self.queued.lock().add(message);
                 Handed::Safe
             }
-            Published::Returned => self.refused(message).await,
+            // Its generation is over. Where somebody only deleted the exchange, the next attempt is told of the order.
+            Published::Gone => {
+                self.alarm.topology();
+                Handed::Superseded
+            }
+            Published::Unroutable => {
+                self.alarm.topology();
+                self.fall_back(message).await
+            }
             Published::Unknown => self.fall_back(message).await,
         }
     }
@@ -103,18 +108,6 @@ impl Outbox {
     async fn publish(&self, message: &Message) -> Published {
         self.published.fetch_add(1, Ordering::Relaxed);
         self.broker.publish(message.generation, &message.written()).await
-    }
-
-    /// The broker knows no place for it. Either its generation is over, or somebody has deleted the queue.
-    async fn refused(&self, message: &Message) -> Handed {
-        let asked = sqlx::query_scalar::<_, i32>("SELECT generation FROM installation").fetch_one(&self.pool);
-        match timeout(PATIENCE, asked).await {
-            Ok(Ok(generation)) if generation == signed(message.generation) => {
-                self.alarm.topology();
-                self.fall_back(message).await
-            }
-            _ => Handed::Superseded,
-        }
     }
 
     /// The broker has not confirmed. If Redis still stands by the reservation, it is safe by Redis' durability, and said
@@ -204,8 +197,9 @@ impl Outbox {
                 Err(Trouble::Away(why)) => return Err(Trouble::Away(why).into()),
                 Err(_) => return Ok(true),
             };
-            let Some(last) = entries.last() else { return Ok(true) };
-            after = Some(last.id.clone());
+            let Some(last) = entries.last else { return Ok(true) };
+            after = Some(last);
+            let entries = entries.rows;
             info!(%sale, entries = entries.len(), "reservations are published again whose orders are not stored yet");
             let messages = entries.into_iter().filter_map(|entry| Message::of(sale, entry));
             // The entries have survived, and with them the reservations: they are of this generation.
@@ -214,7 +208,7 @@ impl Outbox {
                 self.broker.publish(generation, &message.written()).await
             });
             let published = join_all(published).await;
-            if published.contains(&Published::Returned) {
+            if published.contains(&Published::Gone) || published.contains(&Published::Unroutable) {
                 self.alarm.topology();
                 return Ok(false);
             }

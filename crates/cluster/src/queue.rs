@@ -186,7 +186,15 @@ impl OrderQueue for Queue {
                 self.step_aside(&mut bench).await;
                 return Ok(None);
             }
-            if self.is_recovering(&mut bench).await? {
+            let recovering = match self.is_recovering(&mut bench).await {
+                Ok(recovering) => recovering,
+                Err(error) => {
+                    // Whoever recovers waits for what is in hand here, and without PostgreSQL it cannot be stored.
+                    self.step_aside(&mut bench).await;
+                    return Err(error);
+                }
+            };
+            if recovering {
                 if bench.intake.is_some() {
                     info!("the stock is being rebuilt; this worker stays off the queue");
                 }

@@ -34,8 +34,8 @@ use crate::{
     message::Message,
     queue::Intake,
     sales::{Event, sale_of},
-    stock::{Holding, Rows, Stock, Trouble, place},
-    store::{self, Store, database, kind, unsigned},
+    stock::{Holding, LEFT_CLOSED, Rows, Stock, Trouble, place},
+    store::{self, LONGEST, Store, database, kind, unsigned, within},
 };
 
 /// How often Redis is looked at without an alarm.
@@ -128,9 +128,14 @@ impl Recovery {
     /// Makes the queue again that somebody deleted. What it held is still in the outboxes.
     async fn mend_topology(&self) -> Result<()> {
         let mut lock = Lock::acquire(&self.pool, What::Changes, LOCK_PATIENCE).await?;
-        let generation = generation(&mut lock.0).await?;
+        let generation = generation(&mut lock.session).await?;
         lock.still_held().await?;
         self.broker.declare(generation).await?;
+        if let Err(error) = lock.still_held().await {
+            // Somebody may have recovered meanwhile, and its fence must stay.
+            self.broker.fence(generation).await?;
+            return Err(error);
+        }
         warn!("the order queue was gone; it is there again, and what it held is published again");
         lock.release().await;
         Ok(())
@@ -139,8 +144,8 @@ impl Recovery {
     /// Rebuilds Redis, unless somebody else just did.
     async fn recover(&self) -> Result<()> {
         let mut lock = Lock::acquire(&self.pool, What::Changes, LOCK_PATIENCE).await?;
-        let sales = sales(&mut lock.0).await?;
-        let old = generation(&mut lock.0).await?;
+        let sales = sales(&mut lock.session).await?;
+        let old = generation(&mut lock.session).await?;
         let Some(why) = self.needed(old, &sales).await? else {
             lock.release().await;
             return Ok(());
@@ -155,17 +160,19 @@ impl Recovery {
         self.broker.fence(old).await?;
         let fenced = Instant::now();
         let raise = sqlx::query("UPDATE installation SET generation = $1").bind(store::signed(new));
-        raise.execute(&mut lock.0).await.map_err(database)?;
+        within(LONGEST, raise.execute(&mut lock.session)).await?;
 
         let settled = (old > 0).then_some(fenced);
         let mut arrived = self.drain_queue(&mut lock, settled).await?;
         arrived += self.drain_outboxes(&sales).await?;
-        lock.still_held().await?;
+        // From here on PostgreSQL takes nothing of before. What is being stored right now is waited for.
+        let settle = sqlx::query("UPDATE installation SET settled = $1").bind(store::signed(new));
+        within(LONGEST, settle.execute(&mut lock.session)).await?;
         self.broker.declare(new).await?;
 
         let mut orders = 0;
         for (no, sale) in &sales {
-            orders += self.load(&mut lock.0, *no, sale, new).await?;
+            orders += self.load(&mut lock.session, *no, sale, new).await?;
         }
         let listed: Vec<(SaleId, i32)> = sales.iter().map(|(no, sale)| (sale.id.clone(), *no)).collect();
         self.stock.index(new, &listed).await?;
@@ -190,7 +197,7 @@ impl Recovery {
         }
         for (_, sale) in sales {
             match self.stock.status(&sale.id).await {
-                Ok(state) if state.closed => return Ok(Some("the gate of a sale was left closed")),
+                Ok(state) if state.closed => return Ok(Some(LEFT_CLOSED)),
                 Ok(state) if state.sale != *sale => return Ok(Some("a sale is not what PostgreSQL says")),
                 Ok(_) => {}
                 Err(Trouble::Away(why)) => return Err(Trouble::Away(why).into()),
@@ -262,9 +269,9 @@ impl Recovery {
                     Err(Trouble::Away(why)) => return Err(Trouble::Away(why).into()),
                     Err(_) => break,
                 };
-                let Some(last) = entries.last() else { break };
-                after = Some(last.id.clone());
-                let messages = entries.into_iter().filter_map(|entry| Message::of(&sale.id, entry));
+                let Some(last) = entries.last else { break };
+                after = Some(last);
+                let messages = entries.rows.into_iter().filter_map(|entry| Message::of(&sale.id, entry));
                 let reservations: Vec<Reservation> =
                     messages.flat_map(|message| message.reservations().collect::<Vec<_>>()).collect();
                 self.keep(&reservations).await?;
@@ -297,12 +304,13 @@ impl Recovery {
     /// Loads a sale, and puts on record that it was; how many live orders it has.
     async fn load(&self, session: &mut PgConnection, no: i32, sale: &Sale, generation: u32) -> Result<usize> {
         let place = place(generation, 0);
-        let mut transaction = session.begin().await.map_err(database)?;
-        let rows = live_orders(&mut transaction, &sale.id, sale.epoch.0).await?;
+        let mut transaction = within(LONGEST, session.begin()).await?;
+        let read = live_orders(&mut transaction, &sale.id, sale.epoch.0);
+        let rows = timeout(LONGEST, read).await.map_err(|_| store::mute())??;
         let (kind, epoch) = (kind::RECOVERED, sale.epoch);
         let event = Event { no, kind, epoch, place, user: OPERATOR, held: None, detail: None };
         event.record(&mut transaction).await?;
-        transaction.commit().await.map_err(database)?;
+        within(LONGEST, transaction.commit()).await?;
         let state = self.stock.load(no, sale, place, &rows).await?;
         debug!(sale = %sale.id, available = state.available, "loaded");
         Ok(rows.holders.len())
@@ -310,8 +318,7 @@ impl Recovery {
 }
 
 async fn generation(session: &mut PgConnection) -> Result<u32> {
-    let row =
-        sqlx::query("SELECT generation FROM installation").fetch_one(session).await.map_err(database)?;
+    let row = within(LONGEST, sqlx::query("SELECT generation FROM installation").fetch_one(session)).await?;
     Ok(unsigned(&row, "generation"))
 }
 
@@ -320,7 +327,7 @@ async fn sales(session: &mut PgConnection) -> Result<Vec<(i32, Sale)>> {
     let sql = "SELECT no, id, name, total_stock, epoch, paused, \
          (extract(epoch FROM starts_at) * 1000)::bigint AS starts_at, \
          (extract(epoch FROM ends_at) * 1000)::bigint AS ends_at FROM sales ORDER BY no";
-    let rows = sqlx::query(sql).fetch_all(session).await.map_err(database)?;
+    let rows = within(LONGEST, sqlx::query(sql).fetch_all(session)).await?;
     rows.iter().map(sale_of).collect()
 }
 

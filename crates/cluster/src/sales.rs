@@ -27,8 +27,8 @@ use crate::{
     lock::{Lock, What},
     message::Message,
     recovery::Alarm,
-    stock::{Opening, Rows, State, Stock, Trouble, place},
-    store::{database, kind, signed},
+    stock::{LEFT_CLOSED, Opening, Rows, State, Stock, Trouble, place},
+    store::{LONGEST, database, kind, mute, signed, within},
 };
 
 /// How long a change waits for another one.
@@ -78,7 +78,7 @@ impl Event<'_> {
             .bind(self.held.map(|held| signed(held.unit.0)))
             .bind(self.held.map(|held| held.order_id.0))
             .bind(self.detail.as_ref().map(ToString::to_string));
-        insert.execute(connection).await.map(drop).map_err(database)
+        within(LONGEST, insert.execute(connection)).await.map(drop)
     }
 }
 
@@ -125,9 +125,7 @@ impl Sales {
             Ok(state) => Ok(Closed { token, state }),
             Err(Trouble::Missing) if !self.known(sale).await? => Err(Error::UnknownSale(sale.clone())),
             // We hold the lock: whoever closed it is dead, or has given up.
-            Err(Trouble::Closed) => {
-                Err(self.alarm.raise(Trouble::Forgotten("the gate of the sale was left closed")))
-            }
+            Err(Trouble::Closed) => Err(self.alarm.raise(Trouble::Forgotten(LEFT_CLOSED))),
             Err(trouble) => Err(self.alarm.raise(trouble)),
         }
     }
@@ -140,7 +138,7 @@ impl Sales {
     async fn abandon(&self, sale: &SaleId, closed: &Closed) {
         if let Err(trouble) = self.stock.reopen(sale, &closed.token, Opening::Same).await {
             warn!(%sale, ?trouble, "the gate cannot be opened again");
-            self.alarm.raise(Trouble::Forgotten("a gate was left closed"));
+            self.alarm.raise(Trouble::Forgotten(LEFT_CLOSED));
         }
     }
 
@@ -160,11 +158,31 @@ impl Sales {
                     sleep(Duration::from_millis(100) * tries).await;
                 }
                 Err(trouble) => {
-                    self.alarm.raise(Trouble::Forgotten("a gate was left closed"));
+                    if tries > 0
+                        && let Some(done) = self.was_opened(sale, closed, &opening).await
+                    {
+                        return Ok(done);
+                    }
+                    self.alarm.raise(Trouble::Forgotten(LEFT_CLOSED));
                     warn!(%sale, ?trouble, "a change is on record; it holds when the stock is rebuilt");
                     return Err(trouble.into());
                 }
             }
+        }
+    }
+
+    /// Whether a gate was opened by a try whose reply was lost, and how the sale is since.
+    async fn was_opened(
+        &self,
+        sale: &SaleId,
+        closed: &Closed,
+        opening: &Opening<'_>,
+    ) -> Option<Option<State>> {
+        match (opening, self.stock.status(sale).await) {
+            (Opening::Delete, Err(Trouble::Missing)) => Some(None),
+            (Opening::Delete, _) => None,
+            (_, Ok(state)) if !state.closed && state.place >= closed.place() => Some(Some(state)),
+            _ => None,
         }
     }
 
@@ -176,26 +194,27 @@ impl Sales {
     ) -> Result<Option<State>> {
         let (_turn, mut lock) = self.turn().await?;
         let closed = self.close(sale).await?;
-        let mut transaction = match lock.0.begin().await {
+        let mut transaction = match within(LONGEST, lock.session.begin()).await {
             Ok(transaction) => transaction,
             Err(error) => {
                 self.abandon(sale, &closed).await;
-                return Err(database(error));
+                return Err(error);
             }
         };
-        let opening = match commit(&mut transaction, &closed).await {
+        let changed = timeout(LONGEST, commit(&mut transaction, &closed)).await;
+        let opening = match changed.unwrap_or_else(|_| Err(mute())) {
             Ok(Some(opening)) => opening,
             refused => {
-                let _ = transaction.rollback().await;
+                let _ = timeout(LONGEST, transaction.rollback()).await;
                 self.abandon(sale, &closed).await;
                 lock.release().await;
                 return refused.map(|_| None);
             }
         };
-        if let Err(error) = transaction.commit().await {
+        if let Err(error) = within(LONGEST, transaction.commit()).await {
             // Whether it is on record, PostgreSQL knows: the sale is loaded from there.
             self.alarm.raise(Trouble::Forgotten("a change was cut off"));
-            return Err(database(error));
+            return Err(error);
         }
         let state = self.open(sale, &closed, opening).await?;
         lock.release().await;
@@ -210,11 +229,16 @@ impl Sales {
             return Err(Error::SaleExists(id));
         }
         let (generation, _) = self.stock.list().await.map_err(|trouble| self.alarm.raise(trouble))?;
-        let mut transaction = lock.0.begin().await.map_err(database)?;
-        let (no, sale, first) = insert(&mut transaction, new, generation).await?;
-        transaction.commit().await.map_err(|error| {
+        let mut transaction = within(LONGEST, lock.session.begin()).await?;
+        let inserted = timeout(LONGEST, insert(&mut transaction, new, generation)).await;
+        let (no, sale, first) = inserted.unwrap_or_else(|_| Err(mute())).inspect_err(|error| {
+            // PostgreSQL knows it, and Redis does not: whoever made it died in between.
+            if matches!(error, Error::SaleExists(_)) {
+                self.alarm.raise(Trouble::Forgotten("a sale that is on record is not loaded"));
+            }
+        })?;
+        within(LONGEST, transaction.commit()).await.inspect_err(|_| {
             self.alarm.raise(Trouble::Forgotten("the making of a sale was cut off"));
-            database(error)
         })?;
         let loaded = self.stock.load(no, &sale, first, &Rows::default()).await;
         let listed = match loaded {
@@ -252,7 +276,7 @@ impl Sales {
 
     pub(crate) async fn reset(&self, sale: &SaleId) -> Result<State> {
         let state = self.gated(sale, async |transaction, closed| {
-            self.record_under_way(transaction, sale, closed.state.no).await?;
+            // The sale's row first, which workers share while they store: nobody waits for whom he keeps waiting.
             let epoch = closed.state.sale.epoch.next();
             let raise = sqlx::query("UPDATE sales SET epoch = $2, updated_at = now() WHERE no = $1");
             raise
@@ -261,6 +285,7 @@ impl Sales {
                 .execute(&mut *transaction)
                 .await
                 .map_err(database)?;
+            self.record_under_way(transaction, sale, closed.state.no).await?;
             let delete = sqlx::query("DELETE FROM orders WHERE sale_id = $1").bind(sale.as_str());
             delete.execute(&mut *transaction).await.map_err(database)?;
             let (no, kind, place) = (closed.state.no, kind::ADMIN_RESET, closed.place());
@@ -276,9 +301,10 @@ impl Sales {
         let mut after: Option<String> = None;
         loop {
             let entries = self.stock.outbox(sale, after.as_deref(), None, 100).await?;
-            let Some(last) = entries.last() else { return Ok(()) };
-            after = Some(last.id.clone());
-            let messages: Vec<_> = entries.into_iter().filter_map(|entry| Message::of(sale, entry)).collect();
+            let Some(last) = entries.last else { return Ok(()) };
+            after = Some(last);
+            let messages: Vec<_> =
+                entries.rows.into_iter().filter_map(|entry| Message::of(sale, entry)).collect();
             let held: Vec<Reservation> = messages.iter().flat_map(Message::reservations).collect();
             let insert = sqlx::query(UNDER_WAY)
                 .bind(no)

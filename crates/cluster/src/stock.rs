@@ -19,7 +19,7 @@ use redis::{
     cluster_async::ClusterConnection,
     io::tcp::TcpSettings,
 };
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 use uuid::Uuid;
 
 use crate::{
@@ -38,6 +38,11 @@ const LINE_PATIENCE: Duration = Duration::from_secs(5);
 const COUNT_BITS: u32 = 32;
 /// The most values in one call of a load; Lua hands on at most about 8,000.
 const CHUNK: usize = 4_000;
+
+/// A gate that is closed for this long, by Redis' clock, belongs to somebody who died.
+const ABANDONED_MS: u64 = 2_000;
+/// And so it was left.
+pub(crate) const LEFT_CLOSED: &str = "the gate of a sale was left closed";
 
 /// Why Redis did not do what it was asked to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,6 +82,11 @@ impl From<Trouble> for Error {
 /// The place `count` of a generation.
 pub(crate) fn place(generation: u32, count: u64) -> Place {
     Place((u64::from(generation) << COUNT_BITS) | count)
+}
+
+/// The generation that a place names.
+pub(crate) fn generation_of(place: Place) -> u32 {
+    u32::try_from(place.0 >> COUNT_BITS).unwrap_or(u32::MAX)
 }
 
 /// A place's count within its generation.
@@ -307,6 +317,9 @@ impl Stock {
         let reply = Reply(values);
         match reply.text(0)? {
             "ok" => Ok(reply),
+            "closed" if reply.number(1).is_ok_and(|closed_for: u64| closed_for >= ABANDONED_MS) => {
+                Err(Trouble::Forgotten(LEFT_CLOSED))
+            }
             "closed" => Err(Trouble::Closed),
             "superseded" => Err(Trouble::Forgotten("somebody else has rebuilt the stock meanwhile")),
             "missing" => Err(Trouble::Missing),
@@ -405,14 +418,28 @@ impl Stock {
         after: Option<&str>,
         older_than: Option<Timestamp>,
         limit: usize,
-    ) -> Result<Vec<Entry>, Trouble> {
+    ) -> Result<Entries, Trouble> {
         let keys = self.keys.of(sale);
         let start = after.map_or_else(|| "-".to_owned(), |entry| format!("({entry}"));
         let end = older_than.map_or_else(|| "+".to_owned(), |moment| moment.as_millis().to_string());
         let mut command = redis::cmd("XRANGE");
         command.arg(keys.outbox()).arg(start).arg(end).arg("COUNT").arg(limit);
-        let rows: redis::streams::StreamRangeReply = self.link.ask(&command).await?;
-        rows.ids.iter().map(|row| Entry::read(sale, row)).collect()
+        let found: redis::streams::StreamRangeReply = match self.link.ask(&command).await {
+            Err(error) if error.code() == Some("WRONGTYPE") => {
+                error!(%sale, "the outbox is none; what it held is lost");
+                return Ok(Entries::default());
+            }
+            found => found?,
+        };
+        let readable = |row| {
+            let entry = Entry::read(row);
+            if entry.is_none() {
+                error!(%sale, entry = row.id, "an entry of the outbox cannot be read, and is passed over");
+            }
+            entry
+        };
+        let last = found.ids.last().map(|row| row.id.clone());
+        Ok(Entries { rows: found.ids.iter().filter_map(readable).collect(), last })
     }
 
     /// The time by Redis' clock.
@@ -457,7 +484,7 @@ impl Stock {
     ) -> Result<State, Trouble> {
         let keys = self.keys.of(&sale.id);
         let token = Uuid::now_v7().to_string();
-        let generation = u32::try_from(place.0 >> COUNT_BITS).unwrap_or(u32::MAX);
+        let generation = generation_of(place);
         let mut begin = vec![token.clone(), generation.to_string(), sale.epoch.to_string(), no.to_string()];
         begin.extend(setup(sale));
         begin.push(count_of(place).to_string());
@@ -596,27 +623,29 @@ pub(crate) struct Entry {
     pub(crate) rows: Vec<(Unit, OrderId, String)>,
 }
 
+/// Entries of the outbox, as far as they can be read, and the last one's name.
+#[derive(Default)]
+pub(crate) struct Entries {
+    pub(crate) rows: Vec<Entry>,
+    pub(crate) last: Option<String>,
+}
+
 impl Entry {
-    fn read(sale: &SaleId, row: &redis::streams::StreamId) -> Result<Self, Trouble> {
-        let read = || {
-            let text = |name: &str| row.get::<String>(name);
-            let lines = text("r")?;
-            let rows = lines.lines().map(|line| {
-                let mut parts = line.splitn(3, ' ');
-                let unit = Unit(parts.next()?.parse().ok()?);
-                Some((unit, parts.next()?.parse().ok()?, parts.next()?.to_owned()))
-            });
-            Some(Self {
-                id: row.id.clone(),
-                generation: text("g")?.parse().ok()?,
-                epoch: Epoch(text("e")?.parse().ok()?),
-                at: Timestamp::from_millis(text("t")?.parse().ok()?),
-                first: text("p")?.parse().ok()?,
-                rows: rows.collect::<Option<_>>()?,
-            })
-        };
-        read().ok_or_else(|| {
-            Trouble::Away(format!("the outbox of {sale} holds an entry that is none: {}", row.id))
+    fn read(row: &redis::streams::StreamId) -> Option<Self> {
+        let text = |name: &str| row.get::<String>(name);
+        let lines = text("r")?;
+        let rows = lines.lines().map(|line| {
+            let mut parts = line.splitn(3, ' ');
+            let unit = Unit(parts.next()?.parse().ok()?);
+            Some((unit, parts.next()?.parse().ok()?, parts.next()?.to_owned()))
+        });
+        Some(Self {
+            id: row.id.clone(),
+            generation: text("g")?.parse().ok()?,
+            epoch: Epoch(text("e")?.parse().ok()?),
+            at: Timestamp::from_millis(text("t")?.parse().ok()?),
+            first: text("p")?.parse().ok()?,
+            rows: rows.collect::<Option<_>>()?,
         })
     }
 }

@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use crate::{
     audit::Audit,
-    broker::{self, Broker, Published},
-    stock::{Stock, Trouble},
+    broker::Broker,
+    stock::{Stock, Trouble, generation_of},
 };
 
 /// The kinds of the trail's rows, as `trail_kinds` has them.
@@ -42,19 +42,25 @@ pub(crate) mod kind {
 
 /// How long a batch may take. A worker that is cut off from PostgreSQL must not hold its messages for long.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything else may take: PostgreSQL gives up before, if it is there.
+pub(crate) const LONGEST: Duration = Duration::from_secs(150);
 
 /// What the messages are told to other systems as.
 const CONFIRMED_TOPIC: &str = "order.confirmed";
 
-// The lock keeps a reset out until the batch is committed: what is of an older epoch by then is passed over (P7).
+// The locks keep a reset, and the end of a recovery's drain, out until the batch is committed: what is of an older epoch
+// (P7), or of a generation that is over, by then is passed over.
 const CONFIRM: &str = "
-WITH live AS (
+WITH border AS (
+    SELECT settled FROM installation FOR SHARE
+), live AS (
     SELECT id, no, epoch FROM sales WHERE id = ANY($8) ORDER BY id FOR SHARE
 ), input AS (
     SELECT DISTINCT ON (one.id) one.*, live.no
     FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bigint[], $5::int[], $6::text[], $7::bigint[])
         AS one (id, sale_id, epoch, place, unit, user_id, at)
     JOIN live ON live.id = one.sale_id AND live.epoch = one.epoch
+    JOIN border ON one.place >> 32 >= border.settled
 ), added AS (
     INSERT INTO orders (id, sale_id, epoch, unit, user_id, status, place, reserved_at, confirmed_at)
     SELECT id, sale_id, epoch, unit, user_id, 'CONFIRMED', place,
@@ -76,6 +82,7 @@ const PUT_ASIDE: &str = "INSERT INTO trail (sale_no, kind, epoch, place, at, use
 
 const KNOWN: &str = "SELECT id, released_at IS NOT NULL AS ended FROM orders WHERE id = ANY($1)";
 const EPOCHS: &str = "SELECT id, epoch FROM sales WHERE id = ANY($1)";
+const SETTLED: &str = "SELECT settled FROM installation";
 
 const ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, \
      (extract(epoch FROM reserved_at) * 1000)::bigint AS reserved_at, \
@@ -135,6 +142,16 @@ pub(crate) fn database(error: sqlx::Error) -> Error {
     Error::Unavailable { reason: "PostgreSQL is away".to_owned(), retry_after: Duration::from_secs(2) }
 }
 
+/// It may be there, and says nothing: its host is gone.
+pub(crate) fn mute() -> Error {
+    Error::unavailable("PostgreSQL does not answer")
+}
+
+/// What PostgreSQL says, if it says anything in time.
+pub(crate) async fn within<T>(patience: Duration, reply: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+    timeout(patience, reply).await.map_err(|_| mute())?.map_err(database)
+}
+
 /// The store.
 pub(crate) struct Store {
     pool: PgPool,
@@ -191,23 +208,20 @@ impl Store {
             .bind(signed(one.unit.0))
             .bind(one.order_id.0)
             .bind(reason);
-        record.execute(&self.pool).await.map_err(database)?;
+        within(PATIENCE, record.execute(&self.pool)).await?;
         let Some(broker) = &self.broker else { return Ok(()) };
         let payload = serde_json::to_vec(one).expect("a reservation is plain data");
         broker.bury(&payload, reason).await
     }
 
-    /// Tells other systems, at least once.
-    async fn tell(&self, reservations: &[Reservation], confirmations: &[Confirmation]) -> Result<()> {
-        let Some(broker) = &self.broker else { return Ok(()) };
+    /// Tells other systems.
+    async fn tell(&self, reservations: &[Reservation], confirmations: &[Confirmation]) {
+        let Some(broker) = &self.broker else { return };
         for (sale, epoch, orders) in by_sale(reservations, confirmations) {
             let event = Confirmed { version: 1, sale_id: sale, epoch, orders: &orders };
             let payload = serde_json::to_vec(&event).expect("an event is plain data");
-            if broker.tell(&format!("{CONFIRMED_TOPIC}.{sale}"), &payload).await == Published::Unknown {
-                return Err(broker::away());
-            }
+            broker.tell(&format!("{CONFIRMED_TOPIC}.{sale}"), &payload).await;
         }
-        Ok(())
     }
 }
 
@@ -256,10 +270,7 @@ pub(crate) async fn record(pool: &PgPool, reservations: &[Reservation]) -> Resul
         .bind(&users)
         .bind(&times)
         .bind(&different);
-    let inserted = timeout(PATIENCE, insert.fetch_all(pool)).await;
-    let inserted =
-        inserted.map_err(|_| Error::unavailable("PostgreSQL does not answer"))?.map_err(database)?;
-    let mut added: HashSet<Uuid> = inserted.into_iter().collect();
+    let mut added: HashSet<Uuid> = within(PATIENCE, insert.fetch_all(pool)).await?.into_iter().collect();
     if added.len() == ids.len() {
         return Ok(vec![Confirmation::Confirmed; ids.len()]);
     }
@@ -279,13 +290,18 @@ pub(crate) async fn record(pool: &PgPool, reservations: &[Reservation]) -> Resul
 struct Rest {
     orders: HashMap<Uuid, bool>,
     epochs: HashMap<String, i32>,
+    /// Nothing is under way of generations before this one.
+    settled: i32,
 }
 
 impl Rest {
     async fn read(pool: &PgPool, ids: &[Uuid], sales: &[&str]) -> Result<Self> {
-        let orders = sqlx::query(KNOWN).bind(ids).fetch_all(pool).await.map_err(database)?;
-        let epochs = sqlx::query(EPOCHS).bind(sales).fetch_all(pool).await.map_err(database)?;
+        // First, so that what a recovery stores meanwhile is found.
+        let settled = within(PATIENCE, sqlx::query_scalar(SETTLED).fetch_one(pool)).await?;
+        let orders = within(PATIENCE, sqlx::query(KNOWN).bind(ids).fetch_all(pool)).await?;
+        let epochs = within(PATIENCE, sqlx::query(EPOCHS).bind(sales).fetch_all(pool)).await?;
         Ok(Self {
+            settled,
             orders: orders.iter().map(|row| (row.get("id"), row.get("ended"))).collect(),
             epochs: epochs.iter().map(|row| (row.get("id"), row.get("epoch"))).collect(),
         })
@@ -302,6 +318,9 @@ impl Rest {
             }
             (_, Some(true)) => Ok(Confirmation::Stale),
             (_, Some(false)) => Ok(Confirmation::AlreadyConfirmed),
+            (_, None) if signed(generation_of(one.place)) < self.settled => {
+                Err(Error::Refused("it is of a generation that is over".to_owned()))
+            }
             (_, None) => Err(Error::Refused(format!(
                 "order {} is for unit {} and user {}, one of which another live order has",
                 one.order_id, one.unit, one.user_id
@@ -315,7 +334,7 @@ impl OrderStore for Store {
     async fn confirm(&self, reservations: &[Reservation]) -> Result<Vec<Confirmation>> {
         let confirmations = self.record(reservations).await?;
         self.mark(reservations, &confirmations).await?;
-        self.tell(reservations, &confirmations).await?;
+        self.tell(reservations, &confirmations).await;
         Ok(confirmations)
     }
 
@@ -324,7 +343,7 @@ impl OrderStore for Store {
         let mut connection = self.pool.acquire().await.map_err(database)?;
         number(&mut connection, sale).await?;
         let query = sqlx::query(ORDERS).bind(sale.as_str()).bind(after).bind(i64::from(limit));
-        let found = query.fetch_all(&mut *connection).await.map_err(database)?;
+        let found = within(LONGEST, query.fetch_all(&mut *connection)).await?;
         let next = found.last().filter(|_| found.len() == limit as usize).map(|row| row.get("seq"));
         Ok(Page { rows: found.iter().map(order).collect::<Result<_>>()?, next })
     }
@@ -335,7 +354,7 @@ impl OrderStore for Store {
         let mut connection = self.pool.acquire().await.map_err(database)?;
         let no = number(&mut connection, sale).await?;
         let query = sqlx::query(TRAIL).bind(no).bind(after).bind(i64::from(limit));
-        let found = query.fetch_all(&mut *connection).await.map_err(database)?;
+        let found = within(LONGEST, query.fetch_all(&mut *connection)).await?;
         let next = found.last().filter(|_| found.len() == limit as usize).map(|row| row.get("id"));
         let rows = found.iter().map(|row| events(sale, row)).collect::<Result<Vec<_>>>()?;
         Ok(Page { rows: rows.into_iter().flatten().collect(), next })
@@ -349,7 +368,7 @@ impl OrderStore for Store {
 
     async fn figures(&self, sale: &SaleId) -> Result<Figures> {
         self.flush().await;
-        let mut figures = count(&self.pool, sale).await?;
+        let mut figures = timeout(2 * LONGEST, count(&self.pool, sale)).await.map_err(|_| mute())??;
         let Some(stock) = &self.stock else { return Ok(figures) };
         match stock.status(sale).await {
             Ok(state) if state.sale.epoch == figures.epoch => {
@@ -520,7 +539,7 @@ fn numbers(row: &PgRow) -> Vec<u64> {
 /// How many were told SOLD_OUT although, after the event that it rests on, a unit was free.
 ///
 /// Those whose events are not all on record yet (reservations on their way) are not judged, nor those that rest on a
-/// place that was lost with its generation.
+/// place that was lost with its generation. A recovery begins with what is on record, and with it the judging.
 fn too_early(events: &[PgRow], sold_outs: &[PgRow]) -> u64 {
     let events = events.iter().map(|row| Happened {
         place: row.get::<i64, _>("place").cast_unsigned(),
@@ -543,15 +562,13 @@ struct Happened {
 
 fn walk(events: impl Iterator<Item = Happened>, sold_outs: impl Iterator<Item = (u64, u64)>) -> u64 {
     let (mut live, mut total, mut early) = (0, 0, 0);
-    let mut last: Option<u64> = None;
+    let (mut last, mut complete): (Option<u64>, bool) = (None, true);
     let mut sold_outs = sold_outs.peekable();
     for event in events {
         // What rests on a place before this event, and on none that is on record, is not judged.
         while sold_outs.next_if(|(place, _)| *place < event.place).is_some() {}
-        let follows = last.is_none_or(|last| event.place == last + 1) || event.place.trailing_zeros() >= 32;
-        if !follows {
-            return early;
-        }
+        let begins = event.place.trailing_zeros() >= 32;
+        complete = begins || complete && last.is_none_or(|last| event.place == last + 1);
         last = Some(event.place);
         match event.kind {
             kind::RESERVED => live += 1,
@@ -561,6 +578,7 @@ fn walk(events: impl Iterator<Item = Happened>, sold_outs: impl Iterator<Item = 
         }
         total = event.total.unwrap_or(total);
         if let Some((_, count)) = sold_outs.next_if(|(place, _)| *place == event.place)
+            && complete
             && live < total
         {
             early += count;

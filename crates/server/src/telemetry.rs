@@ -8,7 +8,7 @@ use crate::config::{Common, LogFormat};
 
 /// What libraries say twice, of what the program says itself, and with names of users in it. A directive for the same
 /// library in the settings wins.
-const QUIET: &str = "lapin=off,sqlx=warn";
+const QUIET: &str = "lapin=off,sqlx=warn,sqlx_postgres::options=error";
 
 /// Starts the log. Called once.
 pub(crate) fn start(common: &Common) {

@@ -67,7 +67,10 @@ end
 
 local function open(keys, installation)
   local meta, why = read(keys, installation)
-  if meta and meta.gate ~= '' then return nil, 'closed' end
+  if meta and meta.gate ~= '' then
+    -- For how long, so that whoever asks can tell a change from a gate that somebody left closed.
+    return nil, 'closed', text(clock() - tonumber(redis.call('HGET', keys[META], 'closed_at') or 0))
+  end
   return meta, why
 end
 
@@ -84,8 +87,8 @@ end
 
 -- ARGV: installation, then user and order id of each attempt.
 local function decide(keys, args)
-  local meta, why = open(keys, args[1])
-  if not meta then return { why } end
+  local meta, why, closed_for = open(keys, args[1])
+  if not meta then return { why, closed_for } end
   local now = clock()
   local answers = {}
   local entry = ''
@@ -176,8 +179,8 @@ end
 
 -- ARGV: installation, token. Stops decisions, so that PostgreSQL and Redis can be changed as one.
 local function close(keys, args)
-  local meta, why = open(keys, args[1])
-  if not meta then return { why } end
+  local meta, why, closed_for = open(keys, args[1])
+  if not meta then return { why, closed_for } end
   redis.call('HSET', keys[META], 'gate', args[2], 'closed_at', text(clock()))
   meta.gate = args[2]
   return state(keys, meta)

@@ -1,4 +1,4 @@
-//! A part of what Redis knows is lost, and what is left must not decide.
+//! A part of what Redis knows is lost, or somebody died in the middle of a change: what is left must not decide, and is mended.
 
 use std::time::Duration;
 
@@ -8,9 +8,12 @@ use flashsale_core::{
     ids::Unit,
     inventory::Decision,
     order::Ending,
+    sale::{NewSale, Window},
 };
 
-use crate::support::{Bench, PATIENCE, user};
+use sqlx::{Connection, PgConnection};
+
+use crate::support::{Bench, PATIENCE, id, user, wait};
 
 async fn a_key_is_lost(key: &str) {
     let bench = Bench::start().await;
@@ -67,4 +70,46 @@ async fn without_its_purchasers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_units_that_came_back() {
     a_key_is_lost("returned").await;
+}
+
+/// Somebody closed the gate and died. It opens again also for those who ask only now and then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gate_that_was_left_closed() {
+    let bench = Bench::start().await;
+    let sale = bench.open("shut", 3).await;
+    let held = bench.reserve(&sale, 1).await;
+    let mut redis = bench.redis().await;
+    let meta = format!("{}:sale:{sale}:meta", bench.site.name);
+    let long_ago = ["gate", "somebody who died", "closed_at", "1771815600000"];
+    redis::cmd("HSET").arg(meta).arg(&long_ago).exec_async(&mut redis).await.expect("closed");
+    let told = bench.inventory().attempt(&sale, user(2)).await;
+    assert!(matches!(told, Err(Error::Unavailable { .. })), "{told:?}");
+    // Nobody asks again before it is open.
+    let open = async || bench.inventory().status(&sale).await.is_ok_and(|status| status.sold() == 1);
+    wait("it is open again", open).await;
+    wait("sales go on", async || bench.inventory().attempt(&sale, user(2)).await.is_ok()).await;
+    let known = bench.attempt(&sale, 1).await;
+    assert!(
+        matches!(&known, Decision::AlreadyPurchased(known) if known.order_id == held.order_id),
+        "{known:?}"
+    );
+    check_conserved(&bench, &sale).await;
+}
+
+/// Somebody died between the records and Redis: the sale is there for whoever tries to make it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_that_is_on_record_and_not_in_redis() {
+    let bench = Bench::start().await;
+    let mut records = PgConnection::connect(&bench.site.database_url()).await.expect("PostgreSQL answers");
+    let insert = "INSERT INTO sales (id, name, total_stock, starts_at, ends_at, epoch) \
+                  VALUES ('limbo', 'limbo', 3, now() - interval '1 hour', now() + interval '1 hour', 1)";
+    sqlx::query(insert).execute(&mut records).await.expect("on record");
+    let now = bench.now();
+    let hour = Duration::from_secs(3_600);
+    let window = Window::new(now.before(hour), now.after(hour)).expect("a valid window");
+    let again = NewSale::new(id("limbo"), "limbo".to_owned(), 3, window).expect("a valid sale");
+    let told = bench.inventory().create(again).await;
+    assert!(matches!(told, Err(Error::SaleExists(_))), "{told:?}");
+    wait("it is sold", async || bench.inventory().attempt(&id("limbo"), user(1)).await.is_ok()).await;
+    check_conserved(&bench, &id("limbo")).await;
 }

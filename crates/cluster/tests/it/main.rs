@@ -8,4 +8,5 @@ mod losses;
 mod messages;
 mod orphans;
 mod redis_cluster;
+mod shut_out;
 mod support;

@@ -16,7 +16,7 @@ use lapin::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Bench, SystemClock, wait};
+use crate::support::{Bench, SystemClock, user, wait};
 
 /// A message as the documentation has it.
 fn message(generation: u32, reservations: &[Reservation]) -> Value {
@@ -135,7 +135,7 @@ async fn an_order_that_is_refused_for_good_is_found_among_the_good_ones() {
     let forged = Reservation {
         sale_id: sale.clone(),
         epoch: Epoch(1),
-        place: Place(u64::from(u32::MAX)),
+        place: Place((2 << 32) - 1),
         unit: Unit(21),
         user_id: "somebody".parse().expect("a valid user id"),
         order_id: OrderId(Uuid::now_v7()),
@@ -162,6 +162,63 @@ async fn an_order_that_is_refused_for_good_is_found_among_the_good_ones() {
         "{said}"
     );
     assert_eq!(records.orders(&sale, 0, 100).await.expect("orders").rows.len(), 9);
+}
+
+/// The last border: whatever a message went through, an order of a generation that is over is not stored any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_a_generation_that_is_over_creates_nothing() {
+    let bench = Bench::start().await;
+    let sale = bench.open("over", 5).await;
+    let forgotten = Reservation { order_id: OrderId(Uuid::now_v7()), ..bench.reserve(&sale, 1).await };
+    bench.forget().await;
+    wait("Redis is rebuilt", async || bench.inventory().attempt(&sale, user(2)).await.is_ok()).await;
+    let late = Reservation { user_id: user(3), unit: Unit(5), ..forgotten };
+    deliver(&bench, message(1, &[late]).to_string().as_bytes()).await;
+    let inventory = bench.inventory();
+    let confirmed = async || inventory.status(&sale).await.expect("a status").confirmed == 2;
+    work_until(&bench, "the orders", confirmed).await;
+    let store = bench.store();
+    let told = async || {
+        let events = store.audit(&sale, 0, 100).await.expect("events").rows;
+        events
+            .iter()
+            .any(|event| event.event_type.as_str() == "FAILED_DB" && event.metadata.contains("is over"))
+    };
+    work_until(&bench, "the refusal on record", told).await;
+    assert_eq!(store.orders(&sale, 0, 10).await.expect("orders").rows.len(), 2);
+    assert!(dead_letter(&bench).await.1.contains("is over"));
+    check_conserved(&bench, &sale).await;
+}
+
+/// A queue of theirs that is full is their business: orders are stored and acknowledged all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_of_another_system_holds_nobody_up() {
+    let bench = Bench::start().await;
+    let sale = bench.open("full", 5).await;
+    let channel = bench.channel().await;
+    let exclusive = lapin::options::QueueDeclareOptions { exclusive: true, ..Default::default() };
+    let mut full = lapin::types::FieldTable::default();
+    full.insert("x-max-length".into(), AMQPValue::LongInt(0));
+    full.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let ear = channel.queue_declare("".into(), exclusive, full).await.expect("a queue");
+    let (events, topic) = (bench.name("flashsale.events"), "order.#".into());
+    let bound = channel.queue_bind(ear.name().clone(), events, topic, Default::default(), Default::default());
+    bound.await.expect("bound");
+    for number in 0..3 {
+        bench.reserve(&sale, number).await;
+    }
+    let inventory = bench.inventory();
+    let confirmed = async || inventory.status(&sale).await.expect("a status").confirmed == 3;
+    work_until(&bench, "the orders", confirmed).await;
+    let channel = bench.channel().await;
+    let empty = async || {
+        let passive =
+            lapin::options::QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
+        let queue = channel.queue_declare(bench.name("purchase_queue"), passive, Default::default()).await;
+        queue.expect("the order queue").message_count() == 0
+    };
+    work_until(&bench, "the acknowledgement", empty).await;
+    check_conserved(&bench, &sale).await;
 }
 
 /// Other systems hear of each order on the topic exchange.

@@ -31,17 +31,6 @@ async fn reserve_and_die(bench: &Bench, sale: &SaleId, number: u32) -> OrderId {
     order
 }
 
-/// Redis forgets all of the installation.
-async fn forget(bench: &Bench) {
-    let mut connection = bench.redis().await;
-    let keys: Vec<String> = redis::cmd("KEYS")
-        .arg(format!("{}:*", bench.site.name))
-        .query_async(&mut connection)
-        .await
-        .expect("keys");
-    redis::cmd("DEL").arg(keys).exec_async(&mut connection).await.expect("gone");
-}
-
 /// Whoever retries elsewhere is told of the order only when it survives the loss of Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn already_purchased_is_not_said_of_what_redis_alone_knows() {
@@ -52,7 +41,7 @@ async fn already_purchased_is_not_said_of_what_redis_alone_knows() {
         Decision::AlreadyPurchased(purchase) => assert_eq!(purchase.order_id, order),
         other => panic!("{other:?}"),
     }
-    forget(&bench).await;
+    bench.forget().await;
     wait("Redis is rebuilt", async || bench.cluster.ready(Duration::ZERO).await.is_ok()).await;
     let known =
         bench.inventory().purchase(&sale, &user(1)).await.expect("a lookup").expect("it is still there");

@@ -91,6 +91,9 @@ impl Site {
         if let Ok(mut admin) = PgConnection::connect(&services.database_url).await {
             let drop = AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
             let _ = sqlx::query(drop).execute(&mut admin).await;
+            // A user of its own, where a test made one.
+            let drop = AssertSqlSafe(format!("DROP ROLE IF EXISTS {name}"));
+            let _ = sqlx::query(drop).execute(&mut admin).await;
         }
         let _ = clean_redis(&services.redis_url, &name).await;
         let _ = clean_broker(&services.amqp_url, &name).await;
@@ -113,7 +116,7 @@ async fn clean_broker(url: &str, name: &str) -> lapin::Result<()> {
         channel.queue_delete(format!("{name}:{queue}").into(), Default::default()).await?;
     }
     // No test recovers more often.
-    let purchases = (1..=8).map(|generation| format!("purchases.{generation}"));
+    let purchases = (1..=16).map(|generation| format!("purchases.{generation}"));
     for exchange in purchases.chain(["dead".to_owned(), "events".to_owned()]) {
         channel.exchange_delete(format!("{name}:flashsale.{exchange}").into(), Default::default()).await?;
     }
@@ -231,6 +234,11 @@ impl Bench {
     pub(crate) async fn redis(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.site.options().redis_url.expose()).expect("an address");
         client.get_multiplexed_async_connection().await.expect("Redis answers")
+    }
+
+    /// Redis forgets all of the installation.
+    pub(crate) async fn forget(&self) {
+        clean_redis(self.site.options().redis_url.expose(), &self.site.name).await.expect("Redis answers");
     }
 
     /// A channel to the broker.

@@ -12,7 +12,8 @@ fn what_is_missing_or_wrong_is_said_by_name_and_without_passwords() {
         run(command)
     };
     let nowhere = "postgres://ada:s3cret@127.0.0.1:1/shop?password=s3cret";
-    let shared = Addresses::shared();
+    let stage = Stage::empty(Addresses::shared());
+    let own = &stage.addresses;
     for (arguments, words) in [
         (vec![], vec!["--database-url", "postgres://"]),
         (vec!["--database-url", nowhere], vec!["--redis-url", "redis://"]),
@@ -21,13 +22,13 @@ fn what_is_missing_or_wrong_is_said_by_name_and_without_passwords() {
             vec!["--database-url", "mysql://db/shop", "postgres://"],
         ),
         (
-            vec!["--database-url", nowhere, "--redis-url", &shared.redis, "--amqp-url", &shared.amqp],
+            vec!["--database-url", nowhere, "--redis-url", &own.redis, "--amqp-url", &own.amqp],
             vec!["cannot use PostgreSQL at postgres://127.0.0.1:1/shop"],
         ),
         (
             vec![
                 "--database-url",
-                &shared.database,
+                &own.database,
                 "--redis-url",
                 "redis://:s3cret@127.0.0.1:1",
                 "--amqp-url",

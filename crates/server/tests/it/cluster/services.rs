@@ -53,9 +53,14 @@ pub(super) trait Service {
         self.start();
     }
 
+    /// Is there, and does nothing from now on.
+    fn stop(&self) {
+        signal(self.pid(), "STOP");
+    }
+
     /// Is there, and does nothing, for so long.
     fn pause(&self, duration: Duration) {
-        signal(self.pid(), "STOP");
+        self.stop();
         thread::sleep(duration);
         signal(self.pid(), "CONT");
     }
@@ -325,6 +330,13 @@ impl RabbitMq {
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_FLAGS", "-kernel inet_dist_use_interface {127,0,0,1}");
         command
+    }
+
+    /// Writes the names of new queues down, which it does after seconds otherwise. One that is killed before forgets a
+    /// queue's leader for ever.
+    pub(super) fn settle(&self) {
+        self.ctl(&["stop_app"]);
+        self.ctl(&["start_app"]);
     }
 
     /// Tells it something, as its operator.
