@@ -64,3 +64,18 @@ async fn what_nobody_published_is_found_and_published() {
     check_conserved(&bench, &sale).await;
     assert!(bench.cluster.totals().swept >= 1);
 }
+
+/// Somebody was told SUCCESS, and a reset came before the order was stored: the trail knows of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reset_takes_away_on_its_way_is_on_record() {
+    let bench = Bench::start().await;
+    let sale = bench.open("taken", 5).await;
+    let held = bench.reserve(&sale, 1).await;
+    bench.inventory().reset(&sale).await.expect("a reset");
+    let events = bench.store().audit(&sale, 0, 100).await.expect("events").rows;
+    let order = held.order_id.to_string();
+    let told =
+        events.iter().filter(|event| event.metadata.contains(&order)).map(|event| event.event_type.as_str());
+    assert_eq!(told.collect::<Vec<_>>(), ["RESERVED"], "{events:?}");
+    check_conserved(&bench, &sale).await;
+}
