@@ -3,6 +3,7 @@
 mod audit;
 mod conformance;
 mod crowd;
+mod gate;
 mod latch;
 mod losses;
 mod messages;
