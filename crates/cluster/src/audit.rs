@@ -33,7 +33,7 @@ use tokio::{
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::store::{database, signed};
+use crate::store::{database, mute, signed};
 
 /// As soon as so many wait, they are written.
 const ENOUGH: usize = 4_096;
@@ -54,12 +54,11 @@ const INSERT: &str = "INSERT INTO trail (sale_no, kind, epoch, place, at, user_i
      SELECT no, kind, epoch, place, 'epoch'::timestamptz + at * interval '1 millisecond', user_id, unit, order_id \
      FROM unnest($1::int[], $2::smallint[], $3::int[], $4::bigint[], $5::bigint[], $6::text[], $7::int[], $8::uuid[]) \
      AS one (no, kind, epoch, place, at, user_id, unit, order_id)";
-// A row for each sale of the batch, to be locked: two tries at the same batch must not both find nothing.
-const BEGIN: &str = "INSERT INTO runs (run, sale_no, last) SELECT $1, no, 0 FROM unnest($2::int[]) AS one (no) \
-     ORDER BY no ON CONFLICT DO NOTHING";
-const RAISE: &str = "INSERT INTO runs (run, sale_no, last) SELECT $1, no, last FROM unnest($2::int[], $3::bigint[]) \
-     AS one (no, last) ORDER BY no ON CONFLICT (run, sale_no) DO UPDATE \
-     SET last = greatest(runs.last, excluded.last), updated_at = now()";
+// A row for each sale of the batch, and locked: two tries at the same batch must not both find nothing.
+const LAST: &str = "INSERT INTO runs (run, sale_no, last) SELECT $1, no, 0 FROM unnest($2::int[]) AS one (no) ORDER BY no \
+     ON CONFLICT (run, sale_no) DO UPDATE SET updated_at = now() RETURNING sale_no, last";
+const RAISE: &str = "UPDATE runs SET last = one.last FROM unnest($2::int[], $3::bigint[]) AS one (no, last) \
+     WHERE run = $1 AND sale_no = no";
 
 /// A rejection, as it is recorded.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -220,7 +219,7 @@ impl Audit {
     /// One transaction: rows that are not on record yet, and the last numbers.
     async fn write(&self, run: Uuid, batch: &[Rejection]) -> Result<()> {
         let written = timeout(PATIENCE, self.try_write(run, batch)).await;
-        let written = written.unwrap_or_else(|_| Err(Error::unavailable("PostgreSQL does not answer")));
+        let written = written.unwrap_or_else(|_| Err(mute()));
         if let Err(error) = &written {
             warn!(%error, rows = batch.len(), "audit rows cannot be written yet");
         }
@@ -228,27 +227,21 @@ impl Audit {
     }
 
     async fn try_write(&self, run: Uuid, batch: &[Rejection]) -> Result<()> {
-        let mut last: HashMap<i32, i64> = HashMap::new();
-        for row in batch {
-            let last = last.entry(row.sale_no).or_default();
-            *last = row.number.cast_signed().max(*last);
-        }
-        let (sales, numbers): (Vec<i32>, Vec<i64>) = last.into_iter().unzip();
+        let mut sales: Vec<i32> = batch.iter().map(|row| row.sale_no).collect();
+        sales.sort_unstable();
+        sales.dedup();
         let mut transaction = self.pool.begin().await.map_err(database)?;
-        let begin = sqlx::query(BEGIN).bind(run).bind(&sales);
-        begin.execute(&mut *transaction).await.map_err(database)?;
-        let known =
-            sqlx::query("SELECT sale_no, last FROM runs WHERE run = $1 AND sale_no = ANY($2) FOR UPDATE");
-        let known = known.bind(run).bind(&sales).fetch_all(&mut *transaction).await.map_err(database)?;
-        let mut known: HashMap<i32, i64> =
-            known.iter().map(|row| (row.get("sale_no"), row.get("last"))).collect();
+        let last = sqlx::query(LAST).bind(run).bind(&sales);
+        let last = last.fetch_all(&mut *transaction).await.map_err(database)?;
+        let mut last: HashMap<i32, i64> =
+            last.iter().map(|row| (row.get("sale_no"), row.get("last"))).collect();
         // Numbers rise, so what is not beyond the last one is there already, or stands twice in a file.
         let new: Vec<&Rejection> = batch
             .iter()
             .filter(|row| {
-                let last = known.entry(row.sale_no).or_default();
-                let is_new = row.number.cast_signed() > *last;
-                *last = row.number.cast_signed().max(*last);
+                let (number, last) = (row.number.cast_signed(), last.entry(row.sale_no).or_default());
+                let is_new = number > *last;
+                *last = number.max(*last);
                 is_new
             })
             .collect();
@@ -262,6 +255,7 @@ impl Audit {
             .bind(new.iter().map(|row| row.held.map(|(unit, _)| signed(unit.0))).collect::<Vec<_>>())
             .bind(new.iter().map(|row| row.held.map(|(_, order)| order.0)).collect::<Vec<_>>());
         insert.execute(&mut *transaction).await.map_err(database)?;
+        let (sales, numbers): (Vec<i32>, Vec<i64>) = last.into_iter().unzip();
         let raise = sqlx::query(RAISE).bind(run).bind(&sales).bind(&numbers);
         raise.execute(&mut *transaction).await.map_err(database)?;
         transaction.commit().await.map_err(database)

@@ -28,7 +28,7 @@ use crate::{
     audit::Audit,
     broker::Broker,
     durability::Durability,
-    inventory::{ClusterInventory, Parts, Replica},
+    inventory::{Cells, ClusterInventory, Counts, Replica},
     options::{Ack, Options, Secret},
     outbox::Outbox,
     queue::Queue,
@@ -223,7 +223,7 @@ impl Cluster {
             let alarm = Arc::new(Alarm::default());
             let relay = Outbox::new(stock.clone(), publisher.clone(), alarm.clone(), options.ack);
             let relay = outbox.insert(Arc::new(relay));
-            let parts = Parts {
+            let inventory = Replica {
                 stock: stock.clone(),
                 audit: rows.clone(),
                 outbox: relay.clone(),
@@ -232,8 +232,10 @@ impl Cluster {
                 ids,
                 sales: Sales::new(pool.clone(), stock.clone(), alarm.clone()),
                 latches: options.latch,
+                counts: Counts::default(),
+                cells: Cells::default(),
             };
-            let inventory = replica.insert(Arc::new(Replica::new(parts)));
+            let inventory = replica.insert(Arc::new(inventory));
             let store = Store::new(pool.clone(), None, Some(publisher.clone()), None);
             let (pool, stock, broker) = (pool.clone(), stock.clone(), publisher.clone());
             let recovery = Recovery { pool, stock, broker, store, alarm };

@@ -75,31 +75,17 @@ pub(crate) struct Replica {
     pub(crate) sales: Sales,
     pub(crate) latches: bool,
     pub(crate) counts: Counts,
-    cells: RwLock<HashMap<SaleId, Arc<Cell>>>,
+    pub(crate) cells: Cells,
 }
 
-/// What to make a replica's inventory of.
-pub(crate) struct Parts {
-    pub(crate) stock: Stock,
-    pub(crate) audit: Arc<Audit>,
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) alarm: Arc<Alarm>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) ids: Arc<dyn OrderIds>,
-    pub(crate) sales: Sales,
-    pub(crate) latches: bool,
-}
+/// What a replica keeps of its sales.
+#[derive(Default)]
+pub(crate) struct Cells(RwLock<HashMap<SaleId, Arc<Cell>>>);
 
 impl Replica {
-    pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { stock, audit, outbox, alarm, clock, ids, sales, latches } = parts;
-        let cells = RwLock::default();
-        Self { stock, audit, outbox, alarm, clock, ids, sales, latches, counts: Counts::default(), cells }
-    }
-
     /// What this replica keeps of a sale. Of one that may be none it keeps nothing beyond the first call (`call`).
     fn cell(&self, sale: &SaleId) -> Arc<Cell> {
-        if let Some(cell) = self.cells.read().get(sale) {
+        if let Some(cell) = self.cells.0.read().get(sale) {
             return cell.clone();
         }
         let cell = || {
@@ -112,12 +98,12 @@ impl Replica {
                 real: AtomicBool::new(false),
             })
         };
-        self.cells.write().entry(sale.clone()).or_insert_with(cell).clone()
+        self.cells.0.write().entry(sale.clone()).or_insert_with(cell).clone()
     }
 
     /// Keeps nothing of a sale that may be none.
     fn forget(&self, cell: &Arc<Cell>) {
-        let mut cells = self.cells.write();
+        let mut cells = self.cells.0.write();
         if cells.get(&cell.sale).is_some_and(|kept| Arc::ptr_eq(kept, cell)) {
             cells.remove(&cell.sale);
         }
@@ -129,7 +115,7 @@ impl Replica {
         if matches!(trouble, Trouble::Missing | Trouble::Closed | Trouble::Forgotten(LEFT_CLOSED)) {
             match self.stock.known(sale).await {
                 Ok(false) => {
-                    self.cells.write().remove(sale);
+                    self.cells.0.write().remove(sale);
                     return Error::UnknownSale(sale.clone());
                 }
                 Ok(true) => {}
@@ -307,7 +293,7 @@ impl Replica {
         loop {
             sleep(latch::RECHECK).await;
             let latched: Vec<_> =
-                self.cells.read().values().filter(|cell| cell.latch.read().is_some()).cloned().collect();
+                self.cells.0.read().values().filter(|cell| cell.latch.read().is_some()).cloned().collect();
             for cell in latched {
                 let here = Instant::now();
                 let state = self.stock.status(&cell.sale).await;
@@ -327,7 +313,7 @@ impl Replica {
 
     /// Something of a sale has changed: what was known of it is asked anew.
     pub(crate) fn changed(&self, sale: &SaleId) {
-        if let Some(cell) = self.cells.read().get(sale) {
+        if let Some(cell) = self.cells.0.read().get(sale) {
             *cell.latch.write() = None;
         }
     }
@@ -472,7 +458,7 @@ impl ports::Inventory for ClusterInventory {
     async fn delete(&self, sale: &SaleId) -> Result<()> {
         let (replica, id) = (self.0.clone(), sale.clone());
         self.carried_out(sale, async move { replica.sales.delete(&id).await }).await?;
-        self.0.cells.write().remove(sale);
+        self.0.cells.0.write().remove(sale);
         Ok(())
     }
 

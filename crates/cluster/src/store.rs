@@ -178,11 +178,6 @@ impl Store {
         }
     }
 
-    /// Confirms in PostgreSQL alone.
-    pub(crate) async fn record(&self, reservations: &[Reservation]) -> Result<Vec<Confirmation>> {
-        record(&self.pool, reservations).await
-    }
-
     /// Marks orders in Redis. Where Redis is being rebuilt the mark is not needed: it is read from here.
     async fn mark(&self, reservations: &[Reservation], confirmations: &[Confirmation]) -> Result<()> {
         let Some(stock) = &self.stock else { return Ok(()) };
@@ -250,7 +245,7 @@ fn by_sale<'a>(
 }
 
 /// Writes what is new, and says what became of each.
-pub(crate) async fn record(pool: &PgPool, reservations: &[Reservation]) -> Result<Vec<Confirmation>> {
+async fn record(pool: &PgPool, reservations: &[Reservation]) -> Result<Vec<Confirmation>> {
     let ids: Vec<Uuid> = reservations.iter().map(|one| one.order_id.0).collect();
     let sales: Vec<&str> = reservations.iter().map(|one| one.sale_id.as_str()).collect();
     let epochs: Vec<i32> = reservations.iter().map(|one| signed(one.epoch.0)).collect();
@@ -332,7 +327,7 @@ impl Rest {
 #[async_trait]
 impl OrderStore for Store {
     async fn confirm(&self, reservations: &[Reservation]) -> Result<Vec<Confirmation>> {
-        let confirmations = self.record(reservations).await?;
+        let confirmations = record(&self.pool, reservations).await?;
         self.mark(reservations, &confirmations).await?;
         self.tell(reservations, &confirmations).await;
         Ok(confirmations)
@@ -605,6 +600,13 @@ mod tests {
             event(FIRST + 3, kind::CANCELLED, None),
             event(2 * FIRST, kind::RECOVERED, None),
         ]
+    }
+
+    #[test]
+    fn after_a_place_that_is_lost_judging_begins_again_with_the_recovery() {
+        let mut lossy = history();
+        lossy.remove(1);
+        assert_eq!(walk(lossy.into_iter(), [(2 * FIRST, 3)].into_iter()), 3);
     }
 
     #[test]

@@ -460,10 +460,20 @@ pub async fn agrees_with_the_model<H: Harness>() {
 }
 
 /// A small pseudo-random generator (Marsaglia's xorshift), so that a history is its seed.
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u32) -> u32 {
+    /// The dice of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// A number from 0 to `sides` - 1.
+    ///
+    /// # Panics
+    /// Without sides.
+    pub fn roll(&mut self, sides: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -472,7 +482,7 @@ impl Dice {
 }
 
 async fn history<H: Harness>(mut harness: H, seed: u64) {
-    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut dice = Dice::new(seed);
     let sale = open(&harness, "model", 8).await;
     let now = harness.now();
     let created = harness.inventory().status(&sale).await.expect("a status").sale;

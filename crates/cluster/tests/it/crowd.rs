@@ -1,7 +1,7 @@
 //! Many users in one call: the same decisions as the state machine makes one by one.
 
 use flashsale_core::{
-    conformance::{Harness, check_conserved},
+    conformance::{Dice, Harness, check_conserved},
     ids::{OrderId, Place},
     inventory::{Decision, Inventory},
 };
@@ -10,24 +10,12 @@ use uuid::Uuid;
 
 use crate::support::{Bench, user};
 
-/// A small pseudo-random generator (Marsaglia's xorshift), so that a history is its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        u32::try_from(self.0 % u64::from(sides)).expect("less than the number of sides")
-    }
-}
-
 /// Crowds with repetitions, of sales that they sell out, against the model that takes them one after the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_is_decided_as_one_after_the_other() {
     let bench = Bench::start().await;
     for seed in 1..=6_u64 {
-        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut dice = Dice::new(seed);
         let sale = bench.open(&format!("crowd-{seed}"), 1 + dice.roll(400)).await;
         let status = bench.inventory().status(&sale).await.expect("a status");
         let mut model = Inventory::new(status.sale, Place(1));

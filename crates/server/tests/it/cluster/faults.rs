@@ -129,7 +129,8 @@ fn redis_is_emptied_and_the_broker_dies_with_what_it_had_not_read() {
     }
     story(&mut stage, "FLUSHALL, and RabbitMQ killed with messages unread", |_, _| {
         broker.stop();
-        // Shorter than it takes until the broker counts as away, and SUCCESS rests on Redis.
+        // Long enough for everybody to wait for a confirmation, and shorter than it takes until the broker counts as away:
+        // from then on SUCCESS rests on Redis, and says so.
         thread::sleep(Duration::from_millis(500));
         redis.say(&["FLUSHALL"]);
         broker.restart();
@@ -194,8 +195,8 @@ fn rabbitmq_is_killed_and_restarted() {
         assert_eq!(health.json()["services"]["rabbitmq"]["status"], "down", "{health:?}");
         let reply = stage.replicas[0].buy("rush", "somebody").json();
         assert_eq!(reply["durability"], "RESERVED", "{reply}");
-        let reset = stage.replicas[0].buy("rush", "somebody").json();
-        assert_eq!((&reset["status"], &reset["orderId"]), (&"ALREADY_PURCHASED".into(), &reply["orderId"]));
+        let again = stage.replicas[0].buy("rush", "somebody").json();
+        assert_eq!((&again["status"], &again["orderId"]), (&"ALREADY_PURCHASED".into(), &reply["orderId"]));
         crowd.note("rush", "somebody", reply["orderId"].as_str().expect("an order"));
         broker.start();
     });
@@ -284,7 +285,6 @@ fn a_replica_sleeps_through_a_recovery() {
         redis.say(&["FLUSHALL"]);
         let rebuilt = || stage.generation() > before && stage.replicas[0].get("/health/ready").status == 200;
         wait("the other replica recovers", rebuilt, || stage.replicas[0].log());
-        thread::sleep(Duration::from_millis(500));
         stage.replicas[1].signal("CONT");
         crowd.await_successes(SOME, stage);
     });
