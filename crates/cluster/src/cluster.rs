@@ -38,7 +38,10 @@ use crate::{
     store::{Store, database},
 };
 
-const MIGRATIONS: &[(&str, &str)] = &[("records", include_str!("../migrations/0001_records.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("records", include_str!("../migrations/0001_records.sql")),
+    ("products", include_str!("../migrations/0002_products.sql")),
+];
 /// How long a statement may take that nobody bounds otherwise.
 const STATEMENT_MS: u32 = 120_000;
 /// How long a transaction may do nothing: its process sleeps or hangs, and others wait for its locks.

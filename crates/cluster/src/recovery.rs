@@ -326,7 +326,8 @@ async fn generation(session: &mut PgConnection) -> Result<u32> {
 async fn sales(session: &mut PgConnection) -> Result<Vec<(i32, Sale)>> {
     let sql = "SELECT no, id, name, total_stock, epoch, paused, \
          (extract(epoch FROM starts_at) * 1000)::bigint AS starts_at, \
-         (extract(epoch FROM ends_at) * 1000)::bigint AS ends_at FROM sales ORDER BY no";
+         (extract(epoch FROM ends_at) * 1000)::bigint AS ends_at, \
+         description, image_url, price::text AS price, currency FROM sales ORDER BY no";
     let rows = within(LONGEST, sqlx::query(sql).fetch_all(session)).await?;
     rows.iter().map(sale_of).collect()
 }

@@ -11,9 +11,10 @@ use flashsale_core::{
     clock::Timestamp,
     ids::{Epoch, Place, SaleId},
     order::{Ending, Reservation},
+    product::{Price, Product},
     sale::{NewSale, Sale, SaleChange},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{Connection, PgConnection, PgPool, Row};
 use std::sync::Arc;
 use tokio::{
@@ -83,14 +84,8 @@ impl Event<'_> {
 }
 
 /// The set-up of a sale as its trail keeps it.
-pub(crate) fn set_up(sale: &Sale) -> Value {
-    json!({
-        "name": sale.name,
-        "totalStock": sale.total_stock,
-        "startsAt": sale.window.starts_at(),
-        "endsAt": sale.window.ends_at(),
-        "paused": sale.paused,
-    })
+fn set_up(sale: &Sale) -> Value {
+    serde_json::to_value(sale.set_up()).expect("a set-up is plain text and numbers")
 }
 
 /// A sale whose gate we have closed.
@@ -395,9 +390,10 @@ async fn insert(transaction: &mut PgConnection, new: NewSale, generation: u32) -
             .await
             .map_err(database)?,
     };
-    let sql = "INSERT INTO sales (no, id, name, total_stock, epoch, paused, starts_at, ends_at) VALUES \
+    let sql = "INSERT INTO sales (no, id, name, total_stock, epoch, paused, starts_at, ends_at, \
+         description, image_url, price, currency) VALUES \
          ($1, $2, $3, $4, $5, $6, 'epoch'::timestamptz + $7 * interval '1 millisecond', \
-         'epoch'::timestamptz + $8 * interval '1 millisecond')";
+         'epoch'::timestamptz + $8 * interval '1 millisecond', $9, $10, $11::numeric, $12)";
     let insert = sqlx::query(sql)
         .bind(no)
         .bind(id.as_str())
@@ -406,7 +402,11 @@ async fn insert(transaction: &mut PgConnection, new: NewSale, generation: u32) -
         .bind(epoch)
         .bind(sale.paused)
         .bind(sale.window.starts_at().as_millis())
-        .bind(sale.window.ends_at().as_millis());
+        .bind(sale.window.ends_at().as_millis())
+        .bind(sale.product.description.as_deref())
+        .bind(sale.product.image_url.as_deref())
+        .bind(sale.product.price.map(|price| price.amount()))
+        .bind(sale.product.price.as_ref().map(Price::currency));
     match insert.execute(&mut *transaction).await.map_err(database) {
         Err(Error::Refused(_)) => return Err(Error::SaleExists(id)),
         done => done?,
@@ -430,14 +430,19 @@ async fn next_place(connection: &mut PgConnection, no: i32, generation: u32) -> 
 async fn update(transaction: &mut PgConnection, sale: &Sale) -> Result<()> {
     let sql = "UPDATE sales SET name = $2, total_stock = $3, paused = $4, updated_at = now(), \
          starts_at = 'epoch'::timestamptz + $5 * interval '1 millisecond', \
-         ends_at = 'epoch'::timestamptz + $6 * interval '1 millisecond' WHERE id = $1";
+         ends_at = 'epoch'::timestamptz + $6 * interval '1 millisecond', \
+         description = $7, image_url = $8, price = $9::numeric, currency = $10 WHERE id = $1";
     let update = sqlx::query(sql)
         .bind(sale.id.as_str())
         .bind(&sale.name)
         .bind(signed(sale.total_stock))
         .bind(sale.paused)
         .bind(sale.window.starts_at().as_millis())
-        .bind(sale.window.ends_at().as_millis());
+        .bind(sale.window.ends_at().as_millis())
+        .bind(sale.product.description.as_deref())
+        .bind(sale.product.image_url.as_deref())
+        .bind(sale.product.price.map(|price| price.amount()))
+        .bind(sale.product.price.as_ref().map(Price::currency));
     match update.execute(transaction).await.map_err(database) {
         Err(Error::Refused(why)) => Err(Error::Conflict(why)),
         done => done.map(drop),
@@ -480,6 +485,13 @@ pub(crate) fn sale_of(row: &sqlx::postgres::PgRow) -> Result<(i32, Sale)> {
         window: flashsale_core::sale::Window::new(moment("starts_at"), moment("ends_at"))?,
         epoch: Epoch(crate::store::unsigned(row, "epoch")),
         paused: row.get("paused"),
+        product: Arc::new(product_of(row)?),
     };
     Ok((row.get("no"), sale))
+}
+
+fn product_of(row: &sqlx::postgres::PgRow) -> Result<Product> {
+    let (amount, currency): (Option<String>, Option<String>) = (row.get("price"), row.get("currency"));
+    let price = amount.zip(currency).map(|(amount, currency)| Price::new(&amount, &currency)).transpose()?;
+    Ok(Product { description: row.get("description"), image_url: row.get("image_url"), price })
 }

@@ -3,13 +3,14 @@
 //! Nothing here waits for anything but Redis, and nothing is tried again: whether a call that got no reply was carried
 //! out is known to Redis alone, and the next one tells.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use flashsale_core::{
     Error,
     clock::Timestamp,
     ids::{Epoch, OrderId, Place, SaleId, Unit},
     order::{OrderStatus, Purchase},
+    product::Product,
     sale::{Sale, Window},
 };
 use redis::{
@@ -582,9 +583,10 @@ fn unlisted(trouble: Trouble) -> Trouble {
 }
 
 /// What a sale is set up as, in the order in which the functions take it.
-fn setup(sale: &Sale) -> [String; 5] {
+fn setup(sale: &Sale) -> [String; 6] {
     [
         sale.name.clone(),
+        serde_json::to_string(&*sale.product).expect("a product is plain text"),
         sale.total_stock.to_string(),
         sale.window.starts_at().as_millis().to_string(),
         sale.window.ends_at().as_millis().to_string(),
@@ -669,11 +671,18 @@ fn state_of(sale: &SaleId, reply: &Reply) -> Result<State, Trouble> {
             window,
             epoch: Epoch(reply.number(2)?),
             paused: reply.text(11)? == "1",
+            product: product_of(reply.text(16)?)?,
         },
         next: Unit(reply.number(12)?),
         place: place(generation, reply.number(13)?),
         closed: !reply.text(14)?.is_empty(),
     })
+}
+
+/// What pages show of a sale. A hash that some other program has cut short has none.
+fn product_of(text: &str) -> Result<Arc<Product>, Trouble> {
+    let product = serde_json::from_str(text);
+    product.map(Arc::new).map_err(|error| Trouble::Away(format!("{text:?} is no product: {error}")))
 }
 
 fn answer_of(text: &str) -> Result<Answer, Trouble> {

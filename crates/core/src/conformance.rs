@@ -10,11 +10,13 @@ use futures_util::future::join_all;
 
 use crate::{
     Error,
+    audit::EventType,
     clock::Timestamp,
     ids::{Epoch, OrderId, Place, SaleId, Unit, UserId},
     inventory::{self, Decision},
     order::{Confirmation, Ending, OrderStatus, Reservation},
     ports::{Inventory, OrderQueue, OrderStore},
+    product::{Price, Product, ProductChange},
     sale::{NewSale, Phase, SaleChange, Window},
 };
 
@@ -184,6 +186,36 @@ pub async fn sells_only_while_active<H: Harness>() {
     harness.inventory().change(&sale, pause(false)).await.expect("resumed");
     reserve(&harness, &sale, 1).await;
     check_conserved(&harness, &sale).await;
+}
+
+/// What pages show of a sale is kept, through changes, resets and a crash.
+pub async fn a_product_stays_with_its_sale<H: Harness>() {
+    let mut harness = H::start().await;
+    let now = harness.now();
+    let window = Window::new(now.before(HOUR), now.after(HOUR)).expect("a valid window");
+    let text = "Two lines,\nund ein \"Zitat\" – ’s ist gut.\u{1F3AB}".to_owned();
+    let shown = Product {
+        description: Some(text),
+        image_url: Some("https://cdn.example/a.webp?w=800&h=600".to_owned()),
+        price: Some(Price::new("129.9", "EUR").expect("a price")),
+    };
+    let new = NewSale::new(id("shown"), "Shown".to_owned(), 5, window).expect("a valid sale");
+    let new = new.with_product(shown.clone()).expect("a valid product");
+    let made = harness.inventory().create(new).await.expect("made");
+    assert_eq!(*made.sale.product, shown);
+    let sale = id("shown");
+    let price = Price::new("1500", "JPY").expect("a price");
+    let change =
+        ProductChange { image_url: Some(None), price: Some(Some(price)), ..ProductChange::default() };
+    let change = SaleChange { product: change, ..SaleChange::default() };
+    let changed = Product { image_url: None, price: Some(price), ..shown };
+    assert_eq!(*harness.inventory().change(&sale, change).await.expect("changed").sale.product, changed);
+    harness.inventory().reset(&sale).await.expect("reset");
+    harness = harness.crash().await;
+    assert_eq!(*harness.inventory().status(&sale).await.expect("there").sale.product, changed);
+    let trail = harness.store().audit(&sale, 0, 100).await.expect("a trail").rows;
+    let event = trail.iter().find(|event| event.event_type == EventType::AdminChanged).expect("on record");
+    assert!(event.metadata.contains("1500") && event.metadata.contains("JPY"), "{}", event.metadata);
 }
 
 /// A sale that is not there is unknown to every call, and none of them makes it.
@@ -571,6 +603,7 @@ macro_rules! conformance_tests {
             the_past_stays_past,
             released_units_are_sold_again,
             stock_can_be_changed,
+            a_product_stays_with_its_sale,
             sales_are_made_listed_and_deleted,
             a_deleted_sale_leaves_no_orders_behind,
             everything_is_on_record,

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod inventory;
 pub mod order;
 pub mod ports;
+pub mod product;
 pub mod sale;
 pub mod service;
 pub mod worker;

@@ -1,9 +1,14 @@
 //! A sale: a named stock with a time window.
 
+use std::sync::Arc;
+
+use serde::Serialize;
+
 use crate::{
     clock::Timestamp,
     error::Invalid,
     ids::{Epoch, SaleId},
+    product::{Price, Product, ProductChange},
 };
 
 /// The largest stock of a sale, in units.
@@ -26,6 +31,8 @@ pub struct Sale {
     pub epoch: Epoch,
     /// Whether the shop has stopped it for now.
     pub paused: bool,
+    /// What is sold, as pages show it. Shared, since a sale is copied for each look at it.
+    pub product: Arc<Product>,
 }
 
 impl Sale {
@@ -33,6 +40,23 @@ impl Sale {
     #[must_use]
     pub fn is_open(&self, now: Timestamp) -> bool {
         !self.paused && self.window.phase(now) == Phase::Active
+    }
+
+    /// The set-up, as the trail keeps it with each change.
+    #[must_use]
+    pub fn set_up(&self) -> SetUp<'_> {
+        let Product { description, image_url, price } = &*self.product;
+        SetUp {
+            name: &self.name,
+            total_stock: self.total_stock,
+            starts_at: self.window.starts_at,
+            ends_at: self.window.ends_at,
+            paused: self.paused,
+            description: description.as_deref(),
+            image_url: image_url.as_deref(),
+            price: price.map(|price| price.amount()),
+            currency: price.as_ref().map(Price::currency),
+        }
     }
 
     /// The sale as `change` would make it, with the same epoch.
@@ -50,8 +74,32 @@ impl Sale {
             )?,
             epoch: self.epoch,
             paused: change.paused.unwrap_or(self.paused),
+            product: if change.product == ProductChange::default() {
+                self.product.clone()
+            } else {
+                Arc::new(change.product.applied_to(&self.product)?)
+            },
         })
     }
+}
+
+/// What a sale is set up as, for the trail; in the words of the API.
+#[derive(Serialize, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct SetUp<'a> {
+    name: &'a str,
+    total_stock: u32,
+    starts_at: Timestamp,
+    ends_at: Timestamp,
+    paused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<&'a str>,
 }
 
 /// When a sale is open: from its start, inclusive, to its end, exclusive.
@@ -117,15 +165,25 @@ pub struct NewSale {
     name: String,
     total_stock: u32,
     window: Window,
+    product: Product,
 }
 
 impl NewSale {
-    /// A sale of `total_stock` units, not yet opened for business.
+    /// A sale of `total_stock` units, not yet opened for business, of which nothing is shown but its name.
     ///
     /// # Errors
     /// The first value that is not allowed.
     pub fn new(id: SaleId, name: String, total_stock: u32, window: Window) -> Result<Self, Invalid> {
-        Ok(Self { id, name: valid_name(name)?, total_stock: valid_stock(total_stock)?, window })
+        let (name, total_stock) = (valid_name(name)?, valid_stock(total_stock)?);
+        Ok(Self { id, name, total_stock, window, product: Product::default() })
+    }
+
+    /// The same, with what pages show of it.
+    ///
+    /// # Errors
+    /// The first value that is not allowed.
+    pub fn with_product(self, product: Product) -> Result<Self, Invalid> {
+        Ok(Self { product: product.checked()?, ..self })
     }
 
     /// Its id.
@@ -137,8 +195,8 @@ impl NewSale {
     /// The sale, at the start of the life `epoch`.
     #[must_use]
     pub fn open(self, epoch: Epoch) -> Sale {
-        let Self { id, name, total_stock, window } = self;
-        Sale { id, name, total_stock, window, epoch, paused: false }
+        let Self { id, name, total_stock, window, product } = self;
+        Sale { id, name, total_stock, window, epoch, paused: false, product: Arc::new(product) }
     }
 }
 
@@ -155,6 +213,8 @@ pub struct SaleChange {
     pub ends_at: Option<Timestamp>,
     /// Stop it for now, or let it go on.
     pub paused: Option<bool>,
+    /// What to change of what pages show.
+    pub product: ProductChange,
 }
 
 fn valid_name(name: String) -> Result<String, Invalid> {

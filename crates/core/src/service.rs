@@ -12,6 +12,7 @@ use crate::{
     inventory::Decision,
     order::Purchase,
     ports::{Clock, Inventory, OrderIds},
+    product::Product,
     sale::{NewSale, SaleChange, SaleStatus, Window},
 };
 
@@ -28,6 +29,8 @@ pub struct SaleRequest {
     pub starts_at: Timestamp,
     /// When it closes.
     pub ends_at: Timestamp,
+    /// What pages show of it.
+    pub product: Product,
 }
 
 /// The one door to the inventory.
@@ -95,7 +98,8 @@ impl SaleService {
             None => self.ids.mint(self.clock.now()).to_string().parse()?,
         };
         let window = Window::new(request.starts_at, request.ends_at)?;
-        self.inventory.create(NewSale::new(id, request.name, request.total_stock, window)?).await
+        let new = NewSale::new(id, request.name, request.total_stock, window)?;
+        self.inventory.create(new.with_product(request.product)?).await
     }
 
     /// Changes a sale.
@@ -159,6 +163,7 @@ pub fn demonstration(now: Timestamp) -> Vec<SaleRequest> {
         total_stock,
         starts_at,
         ends_at,
+        product: Product::default(),
     };
     let (soon, ended) = (now.after(minutes(10)), now.before(minutes(60)));
     vec![

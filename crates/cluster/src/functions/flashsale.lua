@@ -6,7 +6,8 @@
 -- the same histories. Each function is atomic, so a reservation and its outbox entry are one thing.
 --
 -- KEYS, all of one sale and of one slot:
---   1 meta      hash    generation, gate, epoch, no, name, total, starts, ends, paused, next, place, changed, confirmed
+--   1 meta      hash    generation, gate, epoch, no, name, product, total, starts, ends, paused, next, place, changed,
+--                       confirmed
 --   2 stock     string  units that can still be had (the seed's key)
 --   3 users     set     who holds one (the seed's key)
 --   4 orders    hash    user → state unit:place:time:order, where the state is R (reserved) or C (confirmed)
@@ -134,9 +135,11 @@ end
 
 -- Everything that is known of the sale but its purchasers.
 local function state(keys, meta)
+  local shown = redis.call('HMGET', keys[META], 'name', 'product')
+  if not shown[1] or not shown[2] then return { 'inconsistent' } end
   return { 'ok', text(meta.generation), text(meta.epoch), text(clock()), text(meta.changed), text(meta.no),
     text(meta.stock), text(meta.confirmed), text(meta.total), text(meta.starts), text(meta.ends), text(meta.paused),
-    text(meta.next), text(meta.place), meta.gate, redis.call('HGET', keys[META], 'name') }
+    text(meta.next), text(meta.place), meta.gate, shown[1], shown[2] }
 end
 
 local function status(keys, args)
@@ -205,7 +208,7 @@ end
 
 -- ARGV: installation, token, what, … Opens the gate that the token closed, with what has changed meanwhile:
 --   same
---   change name total starts ends paused
+--   change name product total starts ends paused
 --   reset epoch
 --   release user
 --   delete
@@ -223,9 +226,10 @@ local function reopen(keys, args)
   end
   if what ~= 'same' then meta.place = meta.place + 1 end
   if what == 'change' then
-    local total = tonumber(args[5])
+    local total = tonumber(args[6])
     redis.call('INCRBY', keys[STOCK], text(total - meta.total))
-    redis.call('HSET', keys[META], 'name', args[4], 'total', args[5], 'starts', args[6], 'ends', args[7], 'paused', args[8])
+    redis.call('HSET', keys[META], 'name', args[4], 'product', args[5], 'total', args[6], 'starts', args[7],
+      'ends', args[8], 'paused', args[9])
   elseif what == 'reset' then
     empty(keys)
     redis.call('SET', keys[STOCK], text(meta.total))
@@ -241,7 +245,7 @@ local function reopen(keys, args)
   return status(keys, args)
 end
 
--- ARGV: installation, token, generation, epoch, no, name, total, starts, ends, paused, place. Forgets the sale, and
+-- ARGV: installation, token, generation, epoch, no, name, product, total, starts, ends, paused, place. Forgets the sale, and
 -- begins to load it: nothing is decided, and nothing said of it, before it is armed.
 local function load_begin(keys, args)
   if tonumber(args[3]) < (floor[args[1]] or 0) then return { 'superseded' } end
@@ -249,8 +253,8 @@ local function load_begin(keys, args)
   empty(keys)
   redis.call('UNLINK', keys[META], keys[STOCK])
   redis.call('HSET', keys[META], 'gate', args[2], 'generation', args[3], 'epoch', args[4], 'no', args[5], 'name', args[6],
-    'total', args[7], 'starts', args[8], 'ends', args[9], 'paused', args[10], 'place', args[11], 'changed', args[11],
-    'next', '1', 'confirmed', '0', 'closed_at', text(clock()))
+    'product', args[7], 'total', args[8], 'starts', args[9], 'ends', args[10], 'paused', args[11], 'place', args[12],
+    'changed', args[12], 'next', '1', 'confirmed', '0', 'closed_at', text(clock()))
   return { 'ok' }
 end
 

@@ -17,6 +17,7 @@ use flashsale_core::{
     inventory::{self, Decision},
     order::{Ending, Purchase, Reservation},
     ports::{Clock, Inventory, OrderIds},
+    product::Product,
     sale::{NewSale, Phase, SaleChange, SaleStatus},
     service::{SaleRequest, SaleService},
 };
@@ -130,6 +131,7 @@ fn request(sale_id: Option<&str>) -> SaleRequest {
         total_stock: 10,
         starts_at: Timestamp::from_millis(0),
         ends_at: Timestamp::from_millis(1),
+        product: Product::default(),
     }
 }
 

@@ -10,14 +10,15 @@ use flashsale_core::{
     ids::{Epoch, OrderId, Place, SaleId, Unit, UserId},
     inventory::{Event, Inventory},
     order::Reservation,
+    product::{Price, Product},
     sale::{Sale, Window},
 };
 use rusqlite::{Connection, Row, types::Type};
 
 use crate::{Found, OpenError, sales::SaleCell};
 
-const SALES: &str =
-    "SELECT no, id, name, total_stock, starts_at, ends_at, epoch, paused, last_place FROM sales";
+const SALES: &str = "SELECT no, id, name, total_stock, starts_at, ends_at, epoch, paused, last_place, \
+     description, image_url, price, currency FROM sales";
 const NEXT_NO: &str = "SELECT 1 + max(coalesce((SELECT max(no) FROM sales), 0), \
      coalesce((SELECT max(no) FROM retired_sales), 0))";
 const LIVE_ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, reserved_at, place FROM orders \
@@ -78,11 +79,22 @@ fn read_sales(connection: &Connection) -> rusqlite::Result<HashMap<SaleId, Numbe
             window,
             epoch: Epoch(row.get(6)?),
             paused: row.get(7)?,
+            product: Arc::new(product(row)?),
         };
         let place: i64 = row.get(8)?;
         Ok((sale.id.clone(), (no, Inventory::new(sale, Place(place.cast_unsigned())))))
     })?;
     rows.collect()
+}
+
+fn product(row: &Row<'_>) -> rusqlite::Result<Product> {
+    let (amount, currency): (Option<String>, Option<String>) = (row.get(11)?, row.get(12)?);
+    let price = amount.zip(currency).map(|(amount, currency)| Price::new(&amount, &currency));
+    Ok(Product {
+        description: row.get(9)?,
+        image_url: row.get(10)?,
+        price: price.transpose().map_err(|error| broken(11, error))?,
+    })
 }
 
 fn read_order(row: &Row<'_>) -> rusqlite::Result<(i64, Reservation, bool)> {

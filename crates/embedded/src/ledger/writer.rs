@@ -18,6 +18,7 @@ use flashsale_core::{
     clock::Timestamp,
     ids::{Place, Unit},
     order::{Ending, Reservation},
+    product::Price,
     sale::Sale,
 };
 use rusqlite::{CachedStatement, Connection, ErrorCode, params};
@@ -42,10 +43,12 @@ const CONFIRM_UNITS: &str = "UPDATE OR ROLLBACK orders SET status = 'CONFIRMED',
      AND released_at IS NULL AND status = 'RESERVED'";
 const RELEASE: &str = "UPDATE orders SET status = ?2, released_at = ?3 WHERE id = ?1 AND released_at IS NULL";
 const INSERT_SALE: &str = "INSERT INTO sales \
-     (no, id, name, total_stock, starts_at, ends_at, epoch, paused, created_at, updated_at) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)";
+     (no, id, name, total_stock, starts_at, ends_at, epoch, paused, created_at, updated_at, \
+     description, image_url, price, currency) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?11, ?12, ?13)";
 const UPDATE_SALE: &str = "UPDATE sales SET name = ?2, total_stock = ?3, starts_at = ?4, ends_at = ?5, \
-     epoch = ?6, paused = ?7, updated_at = ?8 WHERE no = ?1";
+     epoch = ?6, paused = ?7, updated_at = ?8, description = ?9, image_url = ?10, price = ?11, currency = ?12 \
+     WHERE no = ?1";
 const UPDATE_PLACE: &str = "UPDATE sales SET last_place = ?2 WHERE no = ?1";
 
 /// The writer's thread.
@@ -342,7 +345,11 @@ impl<'c> Transcript<'c> {
             ends_at,
             sale.epoch.0,
             sale.paused,
-            time
+            time,
+            sale.product.description,
+            sale.product.image_url,
+            sale.product.price.map(|price| price.amount()),
+            sale.product.price.as_ref().map(Price::currency),
         ])?;
         self.admin(entry, kind::ADMIN_CREATED, Some(sale))
     }
@@ -358,7 +365,11 @@ impl<'c> Transcript<'c> {
             ends_at,
             sale.epoch.0,
             sale.paused,
-            time
+            time,
+            sale.product.description,
+            sale.product.image_url,
+            sale.product.price.map(|price| price.amount()),
+            sale.product.price.as_ref().map(Price::currency),
         ])?;
         self.admin(entry, kind::ADMIN_CHANGED, Some(sale))
     }
@@ -399,14 +410,7 @@ impl<'c> Transcript<'c> {
 
 /// The set-up of a sale as its trail keeps it.
 fn set_up(sale: &Sale) -> String {
-    json!({
-        "name": sale.name,
-        "totalStock": sale.total_stock,
-        "startsAt": sale.window.starts_at(),
-        "endsAt": sale.window.ends_at(),
-        "paused": sale.paused,
-    })
-    .to_string()
+    serde_json::to_string(&sale.set_up()).expect("a set-up is plain text and numbers")
 }
 
 /// The text of a moment; a group's rows share few moments.

@@ -5,7 +5,7 @@ use std::{fmt, fs, path::Path};
 use anyhow::{Context, Result, anyhow};
 use flashsale_core::{clock::Timestamp, sale::SaleStatus};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::admission;
 
@@ -30,12 +30,20 @@ pub(super) struct SaleBody {
     pub(super) epoch: u32,
     pub(super) starts_at: String,
     pub(super) ends_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<String>,
 }
 
 impl SaleBody {
     pub(super) fn try_from_status(status: SaleStatus) -> Result<Self> {
-        let body = serde_json::to_value(crate::http::SaleBody::from(status))?;
-        Ok(serde_json::from_value(body)?)
+        let body = serde_json::to_vec(&crate::http::SaleBody::from(status))?;
+        Ok(serde_json::from_slice(&body)?)
     }
 }
 

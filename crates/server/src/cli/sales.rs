@@ -2,9 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use flashsale_core::{clock::Timestamp, sale::SaleChange, service::SaleRequest};
+use flashsale_core::{
+    clock::Timestamp,
+    product::{Price, Product, ProductChange},
+    sale::SaleChange,
+    service::SaleRequest,
+};
 
 use super::{
     remote::SaleBody,
@@ -19,6 +24,41 @@ pub(crate) struct Sales {
     what: What,
     #[command(flatten)]
     place: Where,
+}
+
+/// What pages show of a sale.
+#[derive(Args, Debug)]
+struct Shown {
+    /// What it is, in plain text; with "", nothing (any more)
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Where its picture is: an https URL, or a path of the site; with "", nowhere
+    #[arg(long, value_name = "URL")]
+    image_url: Option<String>,
+    /// What one unit costs, such as 129.00; with "", nothing is said of it
+    #[arg(long, value_name = "AMOUNT")]
+    price: Option<String>,
+    /// The currency of the price, by ISO 4217, such as EUR
+    #[arg(long, value_name = "CODE")]
+    currency: Option<String>,
+}
+
+impl Shown {
+    fn change(self) -> Result<ProductChange> {
+        let text = |given: Option<String>| given.map(|text| Some(text).filter(|text| !text.is_empty()));
+        let price = match (self.price.as_deref(), self.currency.as_deref()) {
+            (None, None) => None,
+            (Some(""), None) => Some(None),
+            (Some(amount), Some(currency)) => Some(Some(Price::new(amount, currency)?)),
+            (Some(_), None) => bail!("--price needs its --currency, such as EUR"),
+            (None, Some(_)) => bail!("--currency needs its --price, such as 129.00"),
+        };
+        Ok(ProductChange { description: text(self.description), image_url: text(self.image_url), price })
+    }
+
+    fn product(self) -> Result<Product> {
+        Ok(self.change()?.applied_to(&Product::default())?)
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -46,6 +86,8 @@ enum What {
         /// When it closes
         #[arg(long, value_name = "TIME")]
         ends: Timestamp,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Change a sale
     Change {
@@ -64,6 +106,8 @@ enum What {
         /// A new end
         #[arg(long, value_name = "TIME")]
         ends: Option<Timestamp>,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Stop a sale for now
     Pause {
@@ -100,14 +144,26 @@ async fn act(shop: &Shop, what: What) -> Result<String> {
             let sales = shop.list().await?;
             if json { serde_json::to_string_pretty(&sales)? + "\n" } else { table(&sales) }
         }
-        What::Create { id, name, stock, starts, ends } => {
-            let request =
-                SaleRequest { sale_id: id, name, total_stock: stock, starts_at: starts, ends_at: ends };
+        What::Create { id, name, stock, starts, ends, shown } => {
+            let request = SaleRequest {
+                sale_id: id,
+                name,
+                total_stock: stock,
+                starts_at: starts,
+                ends_at: ends,
+                product: shown.product()?,
+            };
             table(&[shop.create(request).await?])
         }
-        What::Change { sale, name, stock, starts, ends } => {
-            let change =
-                SaleChange { name, total_stock: stock, starts_at: starts, ends_at: ends, paused: None };
+        What::Change { sale, name, stock, starts, ends, shown } => {
+            let change = SaleChange {
+                name,
+                total_stock: stock,
+                starts_at: starts,
+                ends_at: ends,
+                paused: None,
+                product: shown.change()?,
+            };
             require_change(&change)?;
             table(&[shop.change(&sale, change).await?])
         }

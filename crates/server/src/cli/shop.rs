@@ -2,7 +2,11 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use flashsale_core::{sale::SaleChange, service::SaleRequest};
+use flashsale_core::{
+    product::{Price, ProductChange},
+    sale::SaleChange,
+    service::SaleRequest,
+};
 use flashsale_embedded::OpenError;
 
 use super::remote::{Remote, SaleBody};
@@ -93,8 +97,12 @@ impl Shop {
                     "totalStock": request.total_stock,
                     "startsAt": request.starts_at,
                     "endsAt": request.ends_at,
+                    "description": request.product.description,
+                    "imageUrl": request.product.image_url,
+                    "price": request.product.price.map(|price| price.amount()),
+                    "currency": request.product.price.as_ref().map(Price::currency),
                 });
-                remote.post("/api/v1/admin/sales", body).await
+                remote.post("/api/v1/admin/sales", without_nulls(body)).await
             }
             Self::Local(running) => SaleBody::try_from_status(running.sales.create(request).await?),
         }
@@ -110,7 +118,20 @@ impl Shop {
                     "endsAt": change.ends_at,
                     "paused": change.paused,
                 });
-                remote.patch(&admin_path(sale)?, without_nulls(all)).await
+                let mut body = without_nulls(all);
+                // What is to be taken away is said with null.
+                let ProductChange { description, image_url, price } = change.product;
+                if let Some(description) = description {
+                    body["description"] = description.into();
+                }
+                if let Some(image_url) = image_url {
+                    body["imageUrl"] = image_url.into();
+                }
+                if let Some(price) = price {
+                    body["price"] = price.map(|price| price.amount()).into();
+                    body["currency"] = price.as_ref().map(Price::currency).into();
+                }
+                remote.patch(&admin_path(sale)?, body).await
             }
             Self::Local(running) => SaleBody::try_from_status(running.sales.change(sale, change).await?),
         }
@@ -173,7 +194,9 @@ fn without_nulls(value: serde_json::Value) -> serde_json::Value {
 /// Whether a command that changes nothing was given nothing to change.
 pub(super) fn require_change(change: &SaleChange) -> Result<()> {
     if *change == SaleChange::default() {
-        bail!("say what to change: --name, --stock, --starts or --ends");
+        bail!(
+            "say what to change: --name, --stock, --starts, --ends, --description, --image-url, or --price with --currency"
+        );
     }
     Ok(())
 }

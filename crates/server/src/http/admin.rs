@@ -5,9 +5,15 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
-use flashsale_core::{clock::Timestamp, sale::SaleChange, service::SaleRequest};
+use flashsale_core::{
+    clock::Timestamp,
+    error::Invalid,
+    product::{Price, Product, ProductChange},
+    sale::SaleChange,
+    service::SaleRequest,
+};
 use http::{HeaderValue, StatusCode, header};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::ToSchema;
 
 use super::{
@@ -39,6 +45,18 @@ pub(crate) struct CreateSale {
     /// When it closes, RFC 3339; later than `startsAt`.
     #[schema(value_type = String, format = DateTime, example = "2026-02-23T04:00:00.000Z")]
     ends_at: Timestamp,
+    /// What it is, in plain text of at most 2,000 characters; line breaks count.
+    #[schema(example = "Made once, and never again.", max_length = 2_000)]
+    description: Option<String>,
+    /// Where its picture is: an `https:` or `http:` URL, or a path of this site.
+    #[schema(example = "https://shop.example/pictures/42.webp", max_length = 2_000)]
+    image_url: Option<String>,
+    /// What one unit costs, as a number or as a decimal in text; with `currency`.
+    #[schema(value_type = Option<f64>, example = 129.00, minimum = 0)]
+    price: Option<Amount>,
+    /// The currency of the price, by ISO 4217.
+    #[schema(example = "EUR", pattern = "^[A-Z]{3}$")]
+    currency: Option<String>,
 }
 
 /// What to change of a sale; what is not named stays.
@@ -59,6 +77,52 @@ pub(crate) struct ChangeSale {
     ends_at: Option<Timestamp>,
     /// Stop it for now, or let it go on.
     paused: Option<bool>,
+    /// A new description; `null` takes it away.
+    #[serde(default, deserialize_with = "named")]
+    #[schema(value_type = Option<String>, max_length = 2_000)]
+    description: Option<Option<String>>,
+    /// A new picture; `null` takes it away.
+    #[serde(default, deserialize_with = "named")]
+    #[schema(value_type = Option<String>, max_length = 2_000)]
+    image_url: Option<Option<String>>,
+    /// A new price, with its `currency`; `null` takes both away.
+    #[serde(default, deserialize_with = "named")]
+    #[schema(value_type = Option<f64>, minimum = 0)]
+    price: Option<Option<Amount>>,
+    /// The currency of the new price.
+    #[serde(default, deserialize_with = "named")]
+    #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$")]
+    currency: Option<Option<String>>,
+}
+
+/// An amount of money, as JSON has it: `129.5`, or `"129.50"`.
+pub(crate) struct Amount(String);
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::Number(number) => Ok(Self(number.to_string())),
+            serde_json::Value::String(text) => Ok(Self(text)),
+            _ => Err(D::Error::custom(
+                "must be a number such as 129.5, or a decimal in text such as \"129.50\"",
+            )),
+        }
+    }
+}
+
+/// A value that is named, be it `null`; without it, the default says that it is not.
+fn named<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The price that amount and currency make; neither is worth anything alone.
+fn price(amount: Option<&Amount>, currency: Option<&str>) -> Result<Option<Price>, Invalid> {
+    match (amount, currency) {
+        (Some(Amount(amount)), Some(currency)) => Price::new(amount, currency).map(Some),
+        (Some(_), None) => Err(Invalid::new("currency", "must be given with a price, such as EUR")),
+        (None, Some(_)) => Err(Invalid::new("price", "must be given with a currency, such as 129.00")),
+        (None, None) => Ok(None),
+    }
 }
 
 /// The sale to reset.
@@ -93,8 +157,11 @@ pub(crate) struct ResetReply {
     )
 )]
 pub(crate) async fn create(State(app): State<App>, Json(new): Json<CreateSale>) -> Result<Response, Problem> {
-    let CreateSale { sale_id, name, total_stock, starts_at, ends_at } = new;
-    let made = app.sales.create(SaleRequest { sale_id, name, total_stock, starts_at, ends_at }).await?;
+    let price = price(new.price.as_ref(), new.currency.as_deref())?;
+    let product = Product { description: new.description, image_url: new.image_url, price };
+    let CreateSale { sale_id, name, total_stock, starts_at, ends_at, .. } = new;
+    let made =
+        app.sales.create(SaleRequest { sale_id, name, total_stock, starts_at, ends_at, product }).await?;
     let place = HeaderValue::try_from(format!("/api/v1/admin/sales/{}", made.sale.id))
         .expect("a sale id is a valid header");
     let reply = Reply(SaleBody::from(made));
@@ -135,8 +202,14 @@ pub(crate) async fn change(
     sale: SalePath,
     Json(change): Json<ChangeSale>,
 ) -> Result<Reply<SaleBody>, Problem> {
-    let ChangeSale { name, total_stock, starts_at, ends_at, paused } = change;
-    let change = SaleChange { name, total_stock, starts_at, ends_at, paused };
+    let ChangeSale { name, total_stock, starts_at, ends_at, paused, description, image_url, .. } = change;
+    let price = match (change.price, change.currency) {
+        (None, None) => None,
+        (Some(None), None | Some(None)) => Some(None),
+        (amount, currency) => Some(price(amount.flatten().as_ref(), currency.flatten().as_deref())?),
+    };
+    let product = ProductChange { description, image_url, price };
+    let change = SaleChange { name, total_stock, starts_at, ends_at, paused, product };
     Ok(Reply(app.sales.change(&path(sale)?, change).await?.into()))
 }
 

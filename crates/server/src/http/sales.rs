@@ -4,8 +4,12 @@ use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
 };
-use flashsale_core::sale::{Phase, SaleStatus};
+use flashsale_core::{
+    product::Price,
+    sale::{Phase, SaleStatus},
+};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{
@@ -56,11 +60,32 @@ pub(crate) struct SaleBody {
     /// The moment of this state, by the clock that decides, RFC 3339.
     #[schema(example = "2026-02-23T03:12:34.567Z")]
     server_time: String,
+    /// What it is, in plain text; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Made once, and never again.")]
+    description: Option<String>,
+    /// Where its picture is; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "https://shop.example/pictures/42.webp")]
+    image_url: Option<String>,
+    /// What one unit costs, with the decimals of its currency; absent where it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, example = 129.00)]
+    price: Option<Box<RawValue>>,
+    /// The currency of the price, by ISO 4217.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "EUR")]
+    currency: Option<String>,
 }
 
 impl From<SaleStatus> for SaleBody {
     fn from(status: SaleStatus) -> Self {
+        let product = &*status.sale.product;
         Self {
+            description: product.description.clone(),
+            image_url: product.image_url.clone(),
+            price: product.price.map(number),
+            currency: product.price.map(|price| price.currency().to_owned()),
             sale_id: status.sale.id.to_string(),
             remaining_stock: status.available(),
             total_sold: status.sold(),
@@ -81,6 +106,11 @@ impl From<SaleStatus> for SaleBody {
             name: status.sale.name,
         }
     }
+}
+
+/// A price as a JSON number that keeps its decimals.
+fn number(price: Price) -> Box<RawValue> {
+    RawValue::from_string(price.amount()).expect("an amount is a JSON number")
 }
 
 /// All sales, in the order in which they were made.

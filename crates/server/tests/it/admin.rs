@@ -533,3 +533,57 @@ fn a_reset_that_makes_no_sense_resets_nothing() {
     }
     assert_eq!(server.state(), before);
 }
+
+// ── What pages show of a sale ────────────────────────────────────────────────────────────────────────────
+
+fn shown(sale: &Value) -> Value {
+    json!([sale["description"], sale["imageUrl"], sale["price"], sale["currency"]])
+}
+
+#[test]
+fn a_sale_shows_text_picture_and_price() {
+    let server = Server::demo();
+    let product = json!({ "description": "Two\nlines", "imageUrl": "https://cdn.example/a.webp", "price": 129.9, "currency": "EUR" });
+    let mut sale = sneakers();
+    sale.as_object_mut().expect("an object").extend(product.as_object().expect("an object").clone());
+    let made = server.admin("POST", SALES, &sale);
+    assert_eq!(made.status, 201, "{made:?}");
+    // A number that keeps the decimals of its currency.
+    assert!(made.text.contains("\"price\":129.90,"), "{}", made.text);
+    assert_eq!(shown(&made.json()), shown(&product));
+    assert_eq!(shown(&server.status("sneakers")), shown(&product));
+    // What is not named stays; null takes away; a decimal in text is as good as a number.
+    let after = change(&server, &json!({ "imageUrl": null, "price": "1500", "currency": "JPY" })).json();
+    assert_eq!(shown(&after), json!(["Two\nlines", null, 1500, "JPY"]));
+    let after = change(&server, &json!({ "price": null, "description": "One" })).json();
+    assert_eq!(shown(&after), json!(["One", null, null, null]));
+    assert!(after.get("price").is_none() && after.get("imageUrl").is_none(), "{after}");
+}
+
+#[test]
+fn what_cannot_be_shown_is_refused_and_nothing_is_changed() {
+    let server = shop();
+    let before = server.state();
+    for (wrong, says) in [
+        (json!({ "price": 5 }), "currency"),
+        (json!({ "currency": "EUR" }), "price"),
+        (json!({ "price": null, "currency": "EUR" }), "price"),
+        (json!({ "price": 5, "currency": "euro" }), "currency"),
+        (json!({ "price": 5.005, "currency": "EUR" }), "price"),
+        (json!({ "price": -5, "currency": "EUR" }), "price"),
+        (json!({ "price": [5], "currency": "EUR" }), "price"),
+        (json!({ "price": "free", "currency": "EUR" }), "price"),
+        (json!({ "imageUrl": "javascript:alert(1)" }), "imageUrl"),
+        (json!({ "imageUrl": 5 }), "imageUrl"),
+        (json!({ "description": "" }), "description"),
+        (json!({ "description": "x".repeat(2_001) }), "description"),
+    ] {
+        let told = change(&server, &wrong).problem(400);
+        assert!(told.contains(says), "{wrong}: {told}");
+        let mut sale = with(sneakers(), "saleId", &json!("other"));
+        sale.as_object_mut().expect("an object").extend(wrong.as_object().expect("an object").clone());
+        let told = server.admin("POST", SALES, &sale).problem(400);
+        assert!(told.contains(says), "{wrong}: {told}");
+    }
+    assert_eq!(server.state(), before);
+}

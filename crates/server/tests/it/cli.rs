@@ -66,7 +66,7 @@ fn ledger(data_dir: &Path) -> Connection {
 // ── Help, and what is no command ─────────────────────────────────────────────────────────────────────────
 
 /// Flags that say what a command shall do this time; all others are settings, and have a variable.
-const OPERANDS: [&str; 15] = [
+const OPERANDS: [&str; 19] = [
     "help",
     "version",
     "sale",
@@ -81,6 +81,10 @@ const OPERANDS: [&str; 15] = [
     "name",
     "stock",
     "starts",
+    "description",
+    "image-url",
+    "price",
+    "currency",
     "ends",
 ];
 
@@ -127,8 +131,8 @@ fn help_names_every_flag_with_its_variable() {
         (&["stress"], "url sale rate duration connections users user-prefix timeout json".to_owned()),
         (&["sales"], at.clone()),
         (&["sales", "list"], and("json", &at)),
-        (&["sales", "create"], and("id name stock starts ends", &at)),
-        (&["sales", "change"], and("name stock starts ends", &at)),
+        (&["sales", "create"], and("id name stock starts ends description image-url price currency", &at)),
+        (&["sales", "change"], and("name stock starts ends description image-url price currency", &at)),
         (&["sales", "pause"], at.clone()),
         (&["sales", "resume"], at.clone()),
         (&["sales", "delete"], at),
@@ -346,6 +350,16 @@ fn life_of_a_sale(data_dir: &Path) {
         &sales(&["change", "tickets", "--stock", "9", "--name", "Rows 1 and 2"]).good(),
         &["Rows 1 and 2", "9"],
     );
+    let shown =
+        ["--description", "Two\nlines", "--image-url", "/a.png", "--price", "129.9", "--currency", "EUR"];
+    sales(&[&["change", "tickets"], &shown[..]].concat()).good();
+    let sale = listed().expect("it is listed");
+    let product = json!([sale["description"], sale["imageUrl"], sale["price"], sale["currency"]]);
+    assert_eq!(product, json!(["Two\nlines", "/a.png", 129.9, "EUR"]));
+    sales(&["change", "tickets", "--description", "", "--image-url", "", "--price", ""]).good();
+    let sale = listed().expect("it is listed");
+    assert!(sale.get("description").is_none() && sale.get("price").is_none(), "{sale}");
+    names(&sales(&["change", "tickets", "--price", "5"]).bad(1), &["--currency"]);
     names(&sales(&["pause", "tickets"]).good(), &["ACTIVE, paused"]);
     assert_eq!(listed().expect("it is listed")["paused"], true);
     let resumed = sales(&["resume", "tickets"]).good();

@@ -1,0 +1,7 @@
+-- What pages show of a sale beside its name.
+ALTER TABLE sales
+    ADD COLUMN description text,
+    ADD COLUMN image_url   text,
+    ADD COLUMN price       numeric,
+    ADD COLUMN currency    text,
+    ADD CONSTRAINT a_price_has_a_currency CHECK ((price IS NULL) = (currency IS NULL));
