@@ -34,8 +34,8 @@ async fn main() -> anyhow::Result<()> {
     let address = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3999".to_owned()).parse()?;
     let listener = listener::bind(address)?;
     println!("listening on http://{}", listener.local_addr()?);
-    let limits =
-        Limits { connections: 20_000, header: Duration::from_secs(10), drain: Duration::from_secs(1) };
+    let ten = Duration::from_secs(10);
+    let limits = Limits { connections: 20_000, header: ten, write: ten, drain: Duration::from_secs(1) };
     let router = Router::new().route("/api/v1/sale/purchase", post(answer));
     listener::serve(listener, router, limits, std::future::pending()).await;
     Ok(())

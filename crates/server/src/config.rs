@@ -132,12 +132,18 @@ pub(crate) struct Http {
     /// The most connections at once; further ones are told 503
     #[arg(long, env = "FLASHSALE_MAX_CONNECTIONS", value_name = "COUNT", default_value = "20000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
+    /// The most people who watch sales at once; by default three quarters of the connections
+    #[arg(long, env = "FLASHSALE_MAX_VIEWERS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) max_viewers: Option<u32>,
     /// How long a request's header may take to arrive, and a connection may stay idle
     #[arg(long, env = "FLASHSALE_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) header_timeout: Duration,
     /// How long a request's body may take to arrive
     #[arg(long, env = "FLASHSALE_BODY_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) body_timeout: Duration,
+    /// How long a client may take to read anything of its reply
+    #[arg(long, env = "FLASHSALE_WRITE_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub(crate) write_timeout: Duration,
     /// How long requests under way may take to end on shutdown
     #[arg(long, env = "FLASHSALE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) drain_timeout: Duration,

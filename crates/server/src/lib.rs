@@ -9,6 +9,7 @@ mod ambient;
 pub mod cli;
 mod config;
 pub mod http;
+mod live;
 mod shutdown;
 mod telemetry;
 mod vitals;

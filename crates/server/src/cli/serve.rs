@@ -13,6 +13,7 @@ use crate::{
         self, App, Metrics, Shared,
         listener::{self, Limits},
     },
+    live::Hub,
     shutdown,
     wire::{self, Running},
 };
@@ -83,20 +84,30 @@ async fn listen(
     let address = format!("http://{}", listener.local_addr()?);
     running.announce(&address);
 
+    let viewers = serve.max_viewers.unwrap_or(serve.max_connections / 4 * 3);
+    let hub = Hub::new(running.sales.clone(), viewers);
+    tokio::spawn(hub.clone().run());
     let app = App::new(Shared {
         sales: running.sales.clone(),
         store: running.store.clone(),
         vitals: running.vitals.clone(),
         admin_token,
         metrics: Metrics::new(),
+        hub: hub.clone(),
         body_timeout: serve.body_timeout,
     });
     let limits = Limits {
         connections: serve.max_connections as usize,
         header: serve.header_timeout,
+        write: serve.write_timeout,
         drain: serve.drain_timeout,
     };
     info!("listening on {address} (API documentation at {address}/docs)");
+    // Streams do not end by themselves, and nobody is kept waiting for them.
+    let stop = async {
+        stop.await;
+        hub.close();
+    };
     listener::serve(listener, http::router(app, &serve.cors_origins), limits, stop).await;
 
     running.close().await;

@@ -1,7 +1,8 @@
 //! Accepts connections and serves HTTP/1.1 on them, each within its bounds.
 //!
 //! A connection that sends no complete header in time is told 408 and closed; one that is over the bound of
-//! connections is told 503; on shutdown, requests under way are answered and idle connections closed.
+//! connections is told 503; one that does not read what it is sent is cut off. On shutdown, requests under way are
+//! answered and idle connections closed.
 
 use std::{
     convert::Infallible,
@@ -22,6 +23,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tracing::warn;
 
@@ -32,6 +34,8 @@ pub struct Limits {
     pub connections: usize,
     /// How long a connection may take to send a request's header, or stay idle between two requests.
     pub header: Duration,
+    /// How long a connection may take nothing of what it is sent.
+    pub write: Duration,
     /// How long requests under way may take to end on shutdown.
     pub drain: Duration,
 }
@@ -122,11 +126,13 @@ async fn connection(
 ) {
     // A reply must not wait for more to come; where that cannot be set, it is only slower.
     let _ = stream.set_nodelay(true);
+    let mut line = TimeoutStream::new(stream);
+    line.set_write_timeout(Some(limits.write));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)
         .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(line)), service);
     let mut stopping = pin!(stopped.wait_for(|stopped| *stopped));
     let mut told = false;
     let ended = poll_fn(|context| {

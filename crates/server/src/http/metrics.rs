@@ -24,7 +24,7 @@ use prometheus_client::{
 };
 
 use super::{App, problem::Problem};
-use crate::vitals::Measure;
+use crate::{live::Hub, vitals::Measure};
 
 /// How an attempt was answered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -124,7 +124,8 @@ impl Metrics {
     responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
 )]
 pub(crate) async fn scrape(State(app): State<App>) -> Result<Response, Problem> {
-    let state = snapshot(&app.sales.statuses().await?, &app.vitals.measures());
+    let mut state = snapshot(&app.sales.statuses().await?, &app.vitals.measures());
+    register_viewers(&mut state, &app.hub);
     let mut text = String::new();
     let mut later = String::new();
     let unwritable = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The metrics cannot be written");
@@ -134,6 +135,17 @@ pub(crate) async fn scrape(State(app): State<App>) -> Result<Response, Problem> 
     let text = format!("{}{later}", text.trim_end_matches("# EOF\n"));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+fn register_viewers(registry: &mut Registry, hub: &Hub) {
+    let by_sale = Family::<SaleLabel, Gauge<i64, AtomicI64>>::default();
+    for (sale, count) in hub.viewers_by_sale() {
+        by_sale.get_or_create(&SaleLabel { sale: sale.to_string() }).set(i64::from(count));
+    }
+    registry.register("sale_viewers", "People who watch a sale through this replica", by_sale);
+    let all = Gauge::<i64, AtomicI64>::default();
+    all.set(i64::from(hub.viewers()));
+    registry.register("viewers", "People who watch one sale or all through this replica", all);
 }
 
 /// What is read when it is asked for.

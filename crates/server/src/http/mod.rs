@@ -5,6 +5,7 @@
 
 mod admin;
 mod body;
+mod events;
 mod export;
 mod health;
 pub mod listener;
@@ -28,7 +29,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 pub(crate) use self::{metrics::Metrics, problem::Problem, sales::SaleBody};
-use crate::{admission::AdminToken, vitals::Vitals};
+use crate::{admission::AdminToken, live::Hub, vitals::Vitals};
 
 /// What all handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) vitals: Arc<dyn Vitals>,
     pub(crate) admin_token: AdminToken,
     pub(crate) metrics: Metrics,
+    pub(crate) hub: Arc<Hub>,
     /// How long a request's body may take to arrive.
     pub(crate) body_timeout: Duration,
 }
@@ -74,6 +76,8 @@ pub(crate) fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
         .route("/api/v1/sales", get(sales::list))
         .route("/api/v1/sale/purchase", post(purchase::attempt))
         .route("/api/v1/sale/{sale_id}/status", get(sales::status))
+        .route("/api/v1/sale/{sale_id}/events", get(events::of_sale))
+        .route("/api/v1/events", get(events::of_all))
         .route("/api/v1/sale/{sale_id}/user/{user_id}", get(purchase::of_user))
         .route("/api/v1/sale/{sale_id}/user/{user_id}/purchase", get(purchase::of_user))
         .nest("/api/v1/admin", admin)

@@ -14,7 +14,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
-use super::{Problem, admin, export, health, metrics, path, purchase, sales};
+use super::{Problem, admin, events, export, health, metrics, path, purchase, sales};
 
 /// The document, from the handlers' own words.
 #[derive(OpenApi)]
@@ -30,7 +30,7 @@ use super::{Problem, admin, export, health, metrics, path, purchase, sales};
         (name = "operation", description = "Keep it running"),
     ),
     paths(
-        sales::list, sales::status, purchase::attempt, purchase::of_user,
+        sales::list, sales::status, events::of_all, events::of_sale, purchase::attempt, purchase::of_user,
         admin::create, admin::show, admin::change, admin::delete, admin::pause, admin::resume, admin::reset,
         export::orders, export::audit,
         health::health, health::live, health::ready, metrics::scrape,

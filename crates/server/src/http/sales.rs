@@ -78,6 +78,13 @@ pub(crate) struct SaleBody {
     currency: Option<String>,
 }
 
+impl SaleBody {
+    /// The same without its texts and its picture, which do not change while people look.
+    pub(crate) fn figures(status: SaleStatus) -> Self {
+        Self { description: None, image_url: None, ..status.into() }
+    }
+}
+
 impl From<SaleStatus> for SaleBody {
     fn from(status: SaleStatus) -> Self {
         let product = &*status.sale.product;

@@ -810,3 +810,16 @@ fn connections_over_the_bound_are_told_to_come_again() {
     // and the place of one that is gone is free again.
     server.until("a place is free", |server| server.get("/health/live").status == 200);
 }
+
+#[test]
+fn a_client_that_reads_nothing_is_cut_off() {
+    let server = Server::start(&["--demo", "--max-connections", "1", "--write-timeout", "500ms"]);
+    let mut deaf = server.connect();
+    // More than all buffers on the way hold.
+    let many = head("GET", "/openapi.json", "").repeat(20_000);
+    // Once it is cut off, the rest cannot be sent.
+    let _ = deaf.write_all(many.as_bytes());
+    // Its place is free again, although it is still there.
+    server.until("it is cut off", |server| server.get("/health/live").status == 200);
+    drop(deaf);
+}

@@ -108,7 +108,7 @@ fn flags(help: &str) -> Vec<(String, String)> {
 #[test]
 fn help_names_every_flag_with_its_variable() {
     let all = "config data-dir log log-format help version";
-    let http = "listen admin-token cors-origins max-connections header-timeout body-timeout drain-timeout";
+    let http = "listen admin-token cors-origins max-connections max-viewers header-timeout body-timeout write-timeout drain-timeout";
     let services = "database-url redis-url amqp-url namespace ack allow-volatile-redis sold-out-latch \
                     database-connections audit-spool-mib";
     let stand = format!("profile {services}");

@@ -6,6 +6,7 @@ mod browser;
 mod cli;
 mod cluster;
 mod crash;
+mod events;
 mod exports;
 mod failures;
 mod pages;
