@@ -40,7 +40,7 @@ use crate::{
 
 const MIGRATIONS: &[(&str, &str)] = &[
     ("records", include_str!("../migrations/0001_records.sql")),
-    ("products", include_str!("../migrations/0002_products.sql")),
+    ("products and searches", include_str!("../migrations/0002_products_and_searches.sql")),
 ];
 /// How long a statement may take that nobody bounds otherwise.
 const STATEMENT_MS: u32 = 120_000;

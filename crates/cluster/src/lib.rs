@@ -22,6 +22,7 @@ mod outbox;
 mod queue;
 mod recovery;
 mod sales;
+mod search;
 mod stock;
 mod store;
 

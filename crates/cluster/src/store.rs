@@ -9,7 +9,7 @@ use flashsale_core::{
     clock::Timestamp,
     ids::{Epoch, OrderId, SaleId, Unit},
     order::{Confirmation, Order, Reservation},
-    ports::{Figures, OrderStore, Page},
+    ports::{Figures, FindEvents, FindOrders, Found, OrderStore, Page},
 };
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     audit::Audit,
     broker::Broker,
+    search,
     stock::{Stock, Trouble, generation_of},
 };
 
@@ -355,6 +356,17 @@ impl OrderStore for Store {
         Ok(Page { rows: rows.into_iter().flatten().collect(), next })
     }
 
+    async fn find_orders(&self, sale: &SaleId, find: &FindOrders) -> Result<Found<Order>> {
+        let mut connection = self.pool.acquire().await.map_err(database)?;
+        search::find_orders(&mut connection, sale, find).await
+    }
+
+    async fn find_events(&self, sale: &SaleId, find: &FindEvents) -> Result<Found<AuditEvent>> {
+        self.flush().await;
+        let mut connection = self.pool.acquire().await.map_err(database)?;
+        search::find_events(&mut connection, sale, find).await
+    }
+
     async fn sale_ids(&self) -> Result<Vec<SaleId>> {
         let ids = sqlx::query_scalar::<_, String>("SELECT id FROM sales ORDER BY id COLLATE \"C\"");
         let ids = ids.fetch_all(&self.pool).await.map_err(database)?;
@@ -400,7 +412,7 @@ fn moment(row: &PgRow, column: &str) -> Option<Timestamp> {
     row.get::<Option<i64>, _>(column).map(Timestamp::from_millis)
 }
 
-fn order(row: &PgRow) -> Result<Order> {
+pub(crate) fn order(row: &PgRow) -> Result<Order> {
     Ok(Order {
         id: OrderId(row.get("id")),
         sale_id: row.get::<&str, _>("sale_id").parse()?,
@@ -416,7 +428,7 @@ fn order(row: &PgRow) -> Result<Order> {
 }
 
 /// The events that a row of the trail shows, as the view `order_audit_trail` does.
-fn events(sale: &SaleId, row: &PgRow) -> Result<Vec<AuditEvent>> {
+pub(crate) fn events(sale: &SaleId, row: &PgRow) -> Result<Vec<AuditEvent>> {
     use EventType as Type;
     let (outcome, attempt) = match row.get::<i16, _>("kind") {
         kind::RESERVED => (Type::Reserved, true),

@@ -10,12 +10,12 @@ use futures_util::future::join_all;
 
 use crate::{
     Error,
-    audit::EventType,
+    audit::{AuditEvent, EventType},
     clock::Timestamp,
     ids::{Epoch, OrderId, Place, SaleId, Unit, UserId},
     inventory::{self, Decision},
     order::{Confirmation, Ending, OrderStatus, Reservation},
-    ports::{Inventory, OrderQueue, OrderStore},
+    ports::{FindEvents, FindOrders, Found, Inventory, OrderQueue, OrderStore},
     product::{Price, Product, ProductChange},
     sale::{NewSale, Phase, SaleChange, Window},
 };
@@ -483,6 +483,94 @@ pub async fn listings_come_in_pages<H: Harness>() {
     assert_eq!(seen, (1..=25).collect::<Vec<_>>());
 }
 
+/// Whoever looks for orders and events finds them, newest first, page by page, and nothing of anybody else.
+pub async fn what_is_looked_for_is_found<H: Harness>() {
+    let harness = H::start().await;
+    let (sale, other) = (open(&harness, "searched", 25).await, open(&harness, "beside", 25).await);
+    for number in 0..25 {
+        reserve(&harness, &sale, number).await;
+        reserve(&harness, &other, number).await;
+    }
+    for number in [3, 3, 99] {
+        attempt(&harness, &sale, number).await;
+    }
+    let held = confirm(&harness, 50).await;
+    let ours: Vec<_> = held.into_iter().filter(|held| held.sale_id == sale).collect();
+    let store = harness.store();
+
+    let (mut units, mut find) = (Vec::new(), FindOrders { limit: 10, ..FindOrders::default() });
+    loop {
+        let page = store.find_orders(&sale, &find).await.expect("a page");
+        assert!(page.rows.len() <= 10 && page.rows.iter().all(|order| order.sale_id == sale));
+        units.extend(page.rows.iter().map(|order| order.unit.0));
+        find.before = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(units, (1..=25).rev().collect::<Vec<_>>());
+    let one = &ours[7];
+    for find in [
+        FindOrders { user: Some(one.user_id.clone()), limit: 10, ..FindOrders::default() },
+        FindOrders { order: Some(one.order_id), limit: 10, ..FindOrders::default() },
+        FindOrders {
+            order: Some(one.order_id),
+            status: Some(OrderStatus::Confirmed),
+            limit: 10,
+            ..FindOrders::default()
+        },
+    ] {
+        let found = store.find_orders(&sale, &find).await.expect("found").rows;
+        assert!(matches!(&found[..], [order] if order.id == one.order_id), "{find:?}: {found:?}");
+        let beside = store
+            .find_orders(&other, &FindOrders { user: None, ..find.clone() })
+            .await
+            .expect("searched")
+            .rows;
+        assert!(find.order.is_none() || beside.is_empty(), "{beside:?}");
+    }
+    let cancelled = FindOrders { status: Some(OrderStatus::Cancelled), limit: 10, ..FindOrders::default() };
+    assert_eq!(store.find_orders(&sale, &cancelled).await.expect("searched"), Found::nothing());
+    assert!(harness.inventory().release(one, Ending::Cancelled).await.expect("released"));
+    let found = store.find_orders(&sale, &cancelled).await.expect("found").rows;
+    assert!(matches!(&found[..], [order] if order.id == one.order_id), "{found:?}");
+
+    let (mut seen, mut find) = (Vec::new(), FindEvents { limit: 7, ..FindEvents::default() });
+    loop {
+        let page = store.find_events(&sale, &find).await.expect("a page");
+        seen.extend(page.rows.iter().map(|event| event.id));
+        find.before = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    let all = store.audit(&sale, 0, 1_000).await.expect("all").rows;
+    let mut ids: Vec<_> = all.iter().map(|event| event.id).collect();
+    ids.sort_unstable_by(|left, right| right.cmp(left));
+    assert_eq!(seen, ids, "page by page, everything comes once, the newest first");
+    let find = FindEvents { user: Some(user(3)), limit: 10, ..FindEvents::default() };
+    let types = |rows: &[AuditEvent]| rows.iter().map(|event| event.event_type).collect::<Vec<_>>();
+    let found = types(&store.find_events(&sale, &find).await.expect("found").rows);
+    let count = |wanted| found.iter().filter(|found| **found == wanted).count();
+    let expected = [(EventType::Attempted, 3), (EventType::RejectedDuplicate, 2), (EventType::Reserved, 1)];
+    assert!(expected.into_iter().all(|(wanted, times)| count(wanted) == times), "{found:?}");
+    for (event_type, times) in [
+        (EventType::RejectedSoldOut, 1),
+        (EventType::RejectedDuplicate, 2),
+        (EventType::Attempted, 28),
+        (EventType::Confirmed, 25),
+        (EventType::Cancelled, 1),
+        (EventType::AdminReset, 0),
+    ] {
+        let find = FindEvents { event_type: Some(event_type), limit: 100, ..FindEvents::default() };
+        let found = types(&store.find_events(&sale, &find).await.expect("found").rows);
+        assert_eq!(found, vec![event_type; times]);
+    }
+    let unknown = Err(Error::UnknownSale(id("none")));
+    assert_eq!(store.find_orders(&id("none"), &cancelled).await, unknown);
+    assert_eq!(store.find_events(&id("none"), &find).await.map(drop), Err(Error::UnknownSale(id("none"))));
+}
+
 /// The adapter against the state machine: the same random history, and the same answer to every input.
 pub async fn agrees_with_the_model<H: Harness>() {
     for seed in 1..=3 {
@@ -611,6 +699,7 @@ macro_rules! conformance_tests {
             reservations_on_their_way_survive_a_crash,
             reservations_left_by_a_crash_are_confirmed,
             listings_come_in_pages,
+            what_is_looked_for_is_found,
             agrees_with_the_model,
         );
     };

@@ -9,12 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    audit::AuditEvent,
+    audit::{AuditEvent, EventType},
     clock::Timestamp,
     error::Result,
     ids::{Epoch, OrderId, SaleId, UserId},
     inventory::Decision,
-    order::{Confirmation, Ending, Order, Purchase, Reservation},
+    order::{Confirmation, Ending, Order, OrderStatus, Purchase, Reservation},
     sale::{NewSale, SaleChange, SaleStatus},
 };
 
@@ -78,6 +78,10 @@ pub trait OrderStore: Send + Sync + 'static {
     async fn orders(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<Order>>;
     /// Up to `limit` records' worth of a sale's audit trail that come after the key `after`.
     async fn audit(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<AuditEvent>>;
+    /// Orders of a sale that somebody looks for, newest first.
+    async fn find_orders(&self, sale: &SaleId, find: &FindOrders) -> Result<Found<Order>>;
+    /// Events of a sale's audit trail that somebody looks for, newest first.
+    async fn find_events(&self, sale: &SaleId, find: &FindEvents) -> Result<Found<AuditEvent>>;
     /// All sales, by id.
     async fn sale_ids(&self) -> Result<Vec<SaleId>>;
     /// The figures that the promises are checked by, as the store alone knows them.
@@ -91,6 +95,52 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     /// The key to ask with for the next page; `None` at the end.
     pub next: Option<i64>,
+}
+
+/// Which orders of a sale's present epoch are looked for. Without a status, the live ones.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FindOrders {
+    /// Of this user only.
+    pub user: Option<UserId>,
+    /// This one only.
+    pub order: Option<OrderId>,
+    /// Of this status only.
+    pub status: Option<OrderStatus>,
+    /// Those that come after this key, which [`Found::next`] gave.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Which events of a sale's audit trail are looked for, over all its epochs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FindEvents {
+    /// Of this user only.
+    pub user: Option<UserId>,
+    /// Of this type only.
+    pub event_type: Option<EventType>,
+    /// Those that come after this key, which [`Found::next`] gave.
+    pub before: Option<i64>,
+    /// At most so many records; an attempt is one record and shows as two events.
+    pub limit: u32,
+}
+
+/// What a search has found so far, newest first. How much is looked through for a page is bounded, so that each comes fast
+/// however large the sale: it may have fewer rows than it could, or none, and still go on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// The key to go on with; `None` when all has been looked through.
+    pub next: Option<i64>,
+}
+
+impl<T> Found<T> {
+    /// Nothing, and nowhere to go on.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { rows: Vec::new(), next: None }
+    }
 }
 
 /// A sale counted row by row, in its present epoch unless said otherwise.

@@ -14,6 +14,7 @@ mod inventory;
 mod ledger;
 mod queue;
 mod sales;
+mod search;
 mod store;
 
 use std::{fmt, path::Path, sync::Arc};

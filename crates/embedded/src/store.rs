@@ -8,7 +8,7 @@ use flashsale_core::{
     audit::AuditEvent,
     ids::{Epoch, SaleId, Unit},
     order::{Confirmation, Order, Reservation},
-    ports::{Figures, OrderStore, Page},
+    ports::{Figures, FindEvents, FindOrders, Found, OrderStore, Page},
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -19,6 +19,7 @@ use crate::{
         record::{PLACE_BITS, kind},
         unreadable,
     },
+    search,
 };
 
 /// A page needs at least one row, or it would never come to an end.
@@ -27,7 +28,7 @@ const LIMIT_MIN: u32 = 1;
 // `NOT INDEXED` keeps SQLite on the key's own order: through the indexes it would have to sort each page.
 const ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, reserved_at, created_at, \
      confirmed_at, released_at FROM orders NOT INDEXED WHERE seq > ?2 AND sale_id = ?1 ORDER BY seq LIMIT ?3";
-const AUDIT: &str = "SELECT id, sale_id, user_id, event_type, metadata, created_at FROM order_audit_trail \
+pub(crate) const AUDIT: &str = "SELECT id, sale_id, user_id, event_type, metadata, created_at FROM order_audit_trail \
      WHERE sale_id = ?1 AND key > ?2 AND key <= ?3 ORDER BY key, id";
 const NUMBER: &str = "SELECT no, last_place FROM sales WHERE id = ?1 \
      UNION ALL SELECT no, last_place FROM retired_sales WHERE id = ?1";
@@ -107,6 +108,16 @@ impl OrderStore for Store {
         self.records.audit(sale, after, limit).await
     }
 
+    async fn find_orders(&self, sale: &SaleId, find: &FindOrders) -> Result<Found<Order>> {
+        self.engine.ledger().queue.flush().await?;
+        self.records.find_orders(sale, find).await
+    }
+
+    async fn find_events(&self, sale: &SaleId, find: &FindEvents) -> Result<Found<AuditEvent>> {
+        self.engine.ledger().queue.flush().await?;
+        self.records.find_events(sale, find).await
+    }
+
     async fn sale_ids(&self) -> Result<Vec<SaleId>> {
         self.records.sale_ids().await
     }
@@ -155,6 +166,16 @@ impl OrderStore for Records {
         .await
     }
 
+    async fn find_orders(&self, sale: &SaleId, find: &FindOrders) -> Result<Found<Order>> {
+        let find = find.clone();
+        self.read(sale, move |connection, sale| search::orders(connection, sale, &find)).await
+    }
+
+    async fn find_events(&self, sale: &SaleId, find: &FindEvents) -> Result<Found<AuditEvent>> {
+        let find = find.clone();
+        self.read(sale, move |connection, sale| search::events(connection, sale, &find)).await
+    }
+
     async fn sale_ids(&self) -> Result<Vec<SaleId>> {
         let read = |connection: &Connection| {
             let mut statement = connection.prepare_cached("SELECT id FROM sales ORDER BY id")?;
@@ -168,12 +189,12 @@ impl OrderStore for Records {
     }
 }
 
-fn number(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<(u32, i64)>> {
+pub(crate) fn number(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<(u32, i64)>> {
     let mut statement = connection.prepare_cached(NUMBER)?;
     statement.query_row([sale.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
-fn order(row: &Row<'_>) -> rusqlite::Result<(i64, Order)> {
+pub(crate) fn order(row: &Row<'_>) -> rusqlite::Result<(i64, Order)> {
     let maybe = |column| match row.get_ref(column)? {
         rusqlite::types::ValueRef::Null => Ok(None),
         _ => parsed(row, column).map(Some),
@@ -193,7 +214,7 @@ fn order(row: &Row<'_>) -> rusqlite::Result<(i64, Order)> {
     Ok((row.get(0)?, order))
 }
 
-fn audit_event(row: &Row<'_>) -> rusqlite::Result<AuditEvent> {
+pub(crate) fn audit_event(row: &Row<'_>) -> rusqlite::Result<AuditEvent> {
     Ok(AuditEvent {
         id: row.get(0)?,
         sale_id: parsed(row, 1)?,

@@ -13,7 +13,7 @@ use flashsale_core::{
     clock::Timestamp,
     ids::{Epoch, OrderId, Place, SaleId, Unit},
     order::{Confirmation, Order, Reservation},
-    ports::{Clock, Delivery, Figures, OrderQueue, OrderStore, Page},
+    ports::{Clock, Delivery, Figures, FindEvents, FindOrders, Found, OrderQueue, OrderStore, Page},
     worker::{OrderWorker, Work},
 };
 use uuid::Uuid;
@@ -160,6 +160,14 @@ impl OrderStore for World {
             }
         };
         Ok(reservations.iter().map(&mut confirm).collect())
+    }
+
+    async fn find_orders(&self, _: &SaleId, _: &FindOrders) -> Result<Found<Order>> {
+        unreachable!("a worker looks for nothing")
+    }
+
+    async fn find_events(&self, _: &SaleId, _: &FindEvents) -> Result<Found<AuditEvent>> {
+        unreachable!("a worker looks for nothing")
     }
 
     async fn sale_ids(&self) -> Result<Vec<SaleId>> {

@@ -16,7 +16,7 @@ const APPLICATION_ID: i64 = 0x466C_7368;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_ledger.sql"),
     include_str!("../../migrations/0002_places_of_orders.sql"),
-    include_str!("../../migrations/0003_products.sql"),
+    include_str!("../../migrations/0003_products_and_searches.sql"),
 ];
 
 /// Opens the ledger for its one writer, making it when there is none, in its present form.

@@ -3,3 +3,6 @@ ALTER TABLE sales ADD COLUMN description TEXT;
 ALTER TABLE sales ADD COLUMN image_url TEXT;
 ALTER TABLE sales ADD COLUMN price TEXT;
 ALTER TABLE sales ADD COLUMN currency TEXT CHECK ((price IS NULL) = (currency IS NULL));
+
+-- Orders that ended are found by their sale; while an order is live, this index knows nothing of it.
+CREATE INDEX released_orders ON orders (sale_id, seq) WHERE released_at IS NOT NULL;
