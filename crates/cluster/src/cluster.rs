@@ -8,6 +8,8 @@ use std::{
 
 use flashsale_core::{
     Result,
+    clock::Timestamp,
+    ids::SaleId,
     ports::{Clock, Inventory, OrderIds, OrderQueue, OrderStore},
 };
 use futures_util::StreamExt;
@@ -371,6 +373,23 @@ impl Cluster {
             (totals.audit_rows, totals.audit_bytes) = audit.backlog();
         }
         totals
+    }
+
+    /// Shows a replica's figures to all replicas, and returns those of all that have shown theirs of late.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn exchange(&self, replica: &str, figures: String) -> Result<Vec<(String, String)>> {
+        Ok(self.stock.exchange(replica, &figures).await?)
+    }
+
+    /// Since when the oldest reservation of a sale waits to be stored, where one does.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn waiting_since(&self, sale: &SaleId) -> Result<Option<Timestamp>> {
+        let entries = self.stock.outbox(sale, None, None, 1).await?;
+        Ok(entries.rows.first().map(|entry| entry.at))
     }
 
     /// Lets a worker end after the batch that it has in hand.

@@ -48,6 +48,11 @@ impl Keys {
         format!("{}flashsale:sales", self.namespace)
     }
 
+    /// The key of what the replicas show each other.
+    pub(crate) fn replicas(&self) -> String {
+        format!("{}flashsale:replicas", self.namespace)
+    }
+
     /// The sale whose meta key this is, where it is one of ours.
     pub(crate) fn sale_of(&self, meta: &str) -> Option<SaleId> {
         let id = meta.strip_prefix(&self.namespace)?.strip_prefix("sale:")?.strip_suffix(":meta")?;

@@ -40,6 +40,10 @@ const COUNT_BITS: u32 = 32;
 /// The most values in one call of a load; Lua hands on at most about 8,000.
 const CHUNK: usize = 4_000;
 
+/// For how long what a replica shows is its present state, and when it is taken away: it has stopped.
+const SHOWN_MS: i64 = 5_000;
+const FORGOTTEN_MS: i64 = 60_000;
+
 /// A gate that is closed for this long, by Redis' clock, belongs to somebody who died.
 const ABANDONED_MS: u64 = 2_000;
 /// And so it was left.
@@ -564,6 +568,31 @@ impl Stock {
         }
         sales.sort_by_key(|(_, no)| *no);
         Ok((reply.number(1)?, sales))
+    }
+
+    /// Puts what a replica shows where all see it, and reads what all have put there of late.
+    pub(crate) async fn exchange(
+        &self,
+        replica: &str,
+        figures: &str,
+    ) -> Result<Vec<(String, String)>, Trouble> {
+        let (key, now) = (self.keys.replicas(), self.now().await?.as_millis());
+        let shown = format!("{now}|{figures}");
+        self.link.ask::<Value>(redis::cmd("HSET").arg(&key).arg(replica).arg(shown)).await?;
+        let all: Vec<(String, String)> = self.link.ask(redis::cmd("HGETALL").arg(&key)).await?;
+        let (mut present, mut gone) = (Vec::new(), Vec::new());
+        for (name, shown) in all {
+            let at = shown.split_once('|').and_then(|(at, figures)| Some((at.parse::<i64>().ok()?, figures)));
+            match at {
+                Some((at, figures)) if now - at < SHOWN_MS => present.push((name, figures.to_owned())),
+                Some((at, _)) if now - at < FORGOTTEN_MS => {}
+                _ => gone.push(name),
+            }
+        }
+        if !gone.is_empty() {
+            self.link.ask::<Value>(redis::cmd("HDEL").arg(&key).arg(gone)).await?;
+        }
+        Ok(present)
     }
 
     /// Stops all decisions, on every server; what is of an older generation than this is loaded no more.

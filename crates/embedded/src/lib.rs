@@ -20,17 +20,19 @@ mod store;
 use std::{fmt, path::Path, sync::Arc};
 
 use flashsale_core::{
+    Error,
+    clock::Timestamp,
+    ids::SaleId,
     inventory::Damaged,
     ports::{Clock, Inventory, OrderIds, OrderQueue, OrderStore},
 };
-use thiserror::Error;
 
 pub use folder::{Folder, Occupied};
 use ledger::Readers;
 pub use ledger::{FILE_NAME, Totals};
 
 /// Why the data folder cannot be opened.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process works on it.
     #[error(transparent)]
@@ -141,6 +143,14 @@ impl Embedded {
     #[must_use]
     pub fn store(&self) -> Arc<dyn OrderStore> {
         Arc::new(store::Store::new(self.engine.clone()))
+    }
+
+    /// Since when the oldest reservation of a sale waits to be confirmed, where one does.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn waiting_since(&self, sale: &SaleId) -> Result<Option<Timestamp>, Error> {
+        self.queue.waiting_since(sale).await
     }
 
     /// What the ledger has done since the start.

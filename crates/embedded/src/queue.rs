@@ -16,11 +16,12 @@ use std::{
 use async_trait::async_trait;
 use flashsale_core::{
     Result,
-    ids::{Epoch, Place, Unit},
+    clock::Timestamp,
+    ids::{Epoch, Place, SaleId, Unit},
     order::Reservation,
     ports::{Delivery, OrderQueue},
 };
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::{
     inventory::Engine,
@@ -37,6 +38,9 @@ const LINGER: Duration = Duration::from_millis(20);
 
 const NEXT: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, reserved_at, place FROM orders \
      WHERE seq > ?1 AND status = 'RESERVED' ORDER BY seq LIMIT ?2";
+
+const OLDEST: &str = "SELECT reserved_at FROM orders \
+     WHERE seq > ?1 AND sale_id = ?2 AND status = 'RESERVED' ORDER BY seq LIMIT 1";
 
 /// The queue.
 pub(crate) struct LedgerQueue {
@@ -55,6 +59,18 @@ impl LedgerQueue {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.outbox().wake();
+    }
+
+    /// Since when the oldest reservation of a sale waits.
+    pub(crate) async fn waiting_since(&self, sale: &SaleId) -> Result<Option<Timestamp>> {
+        let (cursor, sale) = (self.cursor.load(Ordering::Acquire), sale.clone());
+        let read = move |connection: &Connection| {
+            let row = connection.prepare_cached(OLDEST).and_then(|mut oldest| {
+                oldest.query_row((cursor, sale.as_str()), |row| parsed(row, 0)).optional()
+            });
+            row.map_err(|error| unreadable(&error))
+        };
+        self.engine.ledger().readers.run(read).await
     }
 
     fn outbox(&self) -> &Outbox {

@@ -27,6 +27,11 @@ impl Clock for SystemClock {
     }
 }
 
+/// A name for this process among the replicas: anything that no other has.
+pub(crate) fn replica_name() -> String {
+    format!("{:016x}", rand::rng().next_u64())
+}
+
 /// UUIDs of version 7: sortable by time, and 74 random bits that nobody guesses.
 pub(crate) struct RandomIds;
 

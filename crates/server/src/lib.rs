@@ -6,6 +6,7 @@
 
 mod admission;
 mod ambient;
+mod board;
 pub mod cli;
 mod config;
 pub mod http;

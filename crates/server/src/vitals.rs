@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use flashsale_core::Result;
+use flashsale_core::{Result, clock::Timestamp, ids::SaleId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -18,6 +18,12 @@ pub(crate) trait Vitals: Send + Sync + 'static {
     async fn parts(&self) -> BTreeMap<&'static str, Part>;
     /// What it counts of itself.
     fn measures(&self) -> Vec<Measure>;
+    /// Audit rows that wait: how many in memory, how many bytes in files.
+    fn audit_backlog(&self) -> (u64, u64);
+    /// Shows this replica's figures to all replicas, and returns those of all that serve, by their names.
+    async fn exchange(&self, replica: &str, figures: String) -> Vec<(String, String)>;
+    /// Since when the oldest reservation of a sale waits to be confirmed, where one does.
+    async fn waiting_since(&self, sale: &SaleId) -> Option<Timestamp>;
     /// What SUCCESS is worth right now.
     fn promise(&self) -> &'static str;
     /// Whether SUCCESS rests on less than it usually does, since a part is away.

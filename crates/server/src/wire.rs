@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use flashsale_cluster::{Cluster, Secret};
 use flashsale_core::{
     Result,
+    clock::Timestamp,
+    ids::SaleId,
     ports::{Clock, OrderIds, OrderStore},
     service::SaleService,
     worker::{OrderWorker, Work},
@@ -259,6 +261,19 @@ impl Vitals for Embedded {
         ]
     }
 
+    fn audit_backlog(&self) -> (u64, u64) {
+        (u64::try_from(self.totals().waiting).unwrap_or(u64::MAX), 0)
+    }
+
+    async fn exchange(&self, replica: &str, figures: String) -> Vec<(String, String)> {
+        // There is no other.
+        vec![(replica.to_owned(), figures)]
+    }
+
+    async fn waiting_since(&self, sale: &SaleId) -> Option<Timestamp> {
+        Self::waiting_since(self, sale).await.ok().flatten()
+    }
+
     fn promise(&self) -> &'static str {
         "a purchase is on the disk before it is acknowledged"
     }
@@ -292,6 +307,19 @@ impl Vitals for Cluster {
             measure("audit_waiting_rows", "Audit rows that wait in memory", rows, false),
             measure("audit_spooled_bytes", "Audit rows that wait in files", totals.audit_bytes, false),
         ]
+    }
+
+    fn audit_backlog(&self) -> (u64, u64) {
+        let totals = self.totals();
+        (u64::try_from(totals.audit_rows).unwrap_or(u64::MAX), totals.audit_bytes)
+    }
+
+    async fn exchange(&self, replica: &str, figures: String) -> Vec<(String, String)> {
+        Self::exchange(self, replica, figures).await.unwrap_or_default()
+    }
+
+    async fn waiting_since(&self, sale: &SaleId) -> Option<Timestamp> {
+        Self::waiting_since(self, sale).await.ok().flatten()
     }
 
     fn promise(&self) -> &'static str {

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use crate::{
     admission::{self, AdminToken},
+    board::Board,
     config::{Common, Http, Serve, Services},
     http::{
         self, App, Metrics, Shared,
@@ -87,6 +88,8 @@ async fn listen(
     let viewers = serve.max_viewers.unwrap_or(serve.max_connections / 4 * 3);
     let hub = Hub::new(running.sales.clone(), viewers);
     tokio::spawn(hub.clone().run());
+    let board = Board::new(running.sales.clone(), running.vitals.clone(), hub.clone());
+    let sampling = tokio::spawn(board.clone().run());
     let app = App::new(Shared {
         sales: running.sales.clone(),
         store: running.store.clone(),
@@ -94,6 +97,7 @@ async fn listen(
         admin_token,
         metrics: Metrics::new(),
         hub: hub.clone(),
+        board,
         body_timeout: serve.body_timeout,
     });
     let limits = Limits {
@@ -110,6 +114,7 @@ async fn listen(
     };
     listener::serve(listener, http::router(app, &serve.cors_origins), limits, stop).await;
 
+    sampling.abort();
     running.close().await;
     info!("goodbye");
     Ok(ExitCode::SUCCESS)

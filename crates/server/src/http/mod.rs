@@ -24,12 +24,12 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use flashsale_core::{ports::OrderStore, service::SaleService};
+use flashsale_core::{inventory::Decision, ports::OrderStore, service::SaleService};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 pub(crate) use self::{metrics::Metrics, problem::Problem, sales::SaleBody};
-use crate::{admission::AdminToken, live::Hub, vitals::Vitals};
+use crate::{admission::AdminToken, board::Board, live::Hub, vitals::Vitals};
 
 /// What all handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -43,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) admin_token: AdminToken,
     pub(crate) metrics: Metrics,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) board: Arc<Board>,
     /// How long a request's body may take to arrive.
     pub(crate) body_timeout: Duration,
 }
@@ -50,6 +51,14 @@ pub(crate) struct Shared {
 impl App {
     pub(crate) fn new(shared: Shared) -> Self {
         Self(Arc::new(shared))
+    }
+}
+
+impl App {
+    /// Counts a decision: for Prometheus, and for the console.
+    fn count(&self, sale: &str, decision: &Decision, took: Duration) {
+        self.metrics.count(decision);
+        self.board.count(sale, decision, took);
     }
 }
 

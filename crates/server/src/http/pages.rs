@@ -1,6 +1,6 @@
 //! The storefront's pages: what a browser gets that asks for HTML.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::{
     Form,
@@ -71,6 +71,7 @@ pub(crate) async fn sale(
 
 /// `POST /sales/{saleId}`: buys, and shows the answer on the sale's page.
 pub(crate) async fn buy(State(app): State<App>, sale: SalePath, request: Request) -> Response {
+    let started = Instant::now();
     let bought = async {
         let sale = path(sale)?;
         // Unknown sales are told before anything of the form is.
@@ -78,7 +79,7 @@ pub(crate) async fn buy(State(app): State<App>, sale: SalePath, request: Request
         let user = read_form(request, app.body_timeout).await?;
         let decided = app.sales.attempt(&sale, &user).await;
         if let Ok(decision) = &decided {
-            app.metrics.count(decision);
+            app.count(&sale, decision, started.elapsed());
         }
         let notice = match decided {
             Ok(Decision::Reserved(held)) => Notice::Reserved { order_id: held.order_id.to_string() },

@@ -93,7 +93,7 @@ pub(crate) struct UserPurchase {
 )]
 pub(crate) async fn attempt(State(app): State<App>, request: Request) -> Response {
     let started = Instant::now();
-    let mut response = match try_attempt(&app, request).await {
+    let mut response = match try_attempt(&app, request, started).await {
         Ok(response) => response,
         Err(problem) => {
             app.metrics.count_problem(problem.status);
@@ -114,11 +114,11 @@ fn server_timing(micros: u128) -> HeaderValue {
     HeaderValue::try_from(text).expect("digits are a valid header")
 }
 
-async fn try_attempt(app: &App, request: Request) -> Result<Response, Problem> {
+async fn try_attempt(app: &App, request: Request, started: Instant) -> Result<Response, Problem> {
     let body = body::json(request, app.body_timeout).await?;
     let PurchaseRequest { sale_id, user_id } = body::parse(&body)?;
     let decision = app.sales.attempt(&sale_id, &user_id).await?;
-    app.metrics.count(&decision);
+    app.count(&sale_id, &decision, started.elapsed());
     match decision {
         Decision::SoldOut => Ok(json(Bytes::from_static(SOLD_OUT_BODY))),
         Decision::Reserved(reservation) => {
