@@ -10,7 +10,7 @@ use flashsale_core::{
     Result,
     clock::Timestamp,
     ids::SaleId,
-    ports::{Clock, Inventory, OrderIds, OrderQueue, OrderStore},
+    ports::{Clock, Inventory, OperatorLog, OrderIds, OrderQueue, OrderStore},
 };
 use futures_util::StreamExt;
 use sqlx::{
@@ -31,6 +31,7 @@ use crate::{
     broker::Broker,
     durability::Durability,
     inventory::{Cells, ClusterInventory, Counts, Replica},
+    operators::Operators,
     options::{Ack, Options, Secret},
     outbox::Outbox,
     queue::Queue,
@@ -43,6 +44,7 @@ use crate::{
 const MIGRATIONS: &[(&str, &str)] = &[
     ("records", include_str!("../migrations/0001_records.sql")),
     ("products and searches", include_str!("../migrations/0002_products_and_searches.sql")),
+    ("operator log", include_str!("../migrations/0003_operator_log.sql")),
 ];
 /// How long a statement may take that nobody bounds otherwise.
 const STATEMENT_MS: u32 = 120_000;
@@ -314,6 +316,12 @@ impl Cluster {
     #[must_use]
     pub fn store(&self) -> Arc<dyn OrderStore> {
         self.store.clone()
+    }
+
+    /// The operator log.
+    #[must_use]
+    pub fn operator_log(&self) -> Arc<dyn OperatorLog> {
+        Arc::new(Operators::new(self.pool.clone()))
     }
 
     /// The promise in force, in a sentence.

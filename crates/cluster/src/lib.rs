@@ -17,6 +17,7 @@ mod keys;
 mod latch;
 mod lock;
 mod message;
+mod operators;
 mod options;
 mod outbox;
 mod queue;

@@ -43,7 +43,8 @@ pub enum EventType {
 }
 
 impl EventType {
-    const ALL: [Self; 13] = [
+    /// All of them.
+    pub const ALL: [Self; 13] = [
         Self::Attempted,
         Self::Reserved,
         Self::RejectedSoldOut,

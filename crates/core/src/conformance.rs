@@ -6,7 +6,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use crate::{
     Error,
@@ -14,8 +14,9 @@ use crate::{
     clock::Timestamp,
     ids::{Epoch, OrderId, Place, SaleId, Unit, UserId},
     inventory::{self, Decision},
+    operator::{OperatorEntry, OperatorEvent},
     order::{Confirmation, Ending, OrderStatus, Reservation},
-    ports::{FindEvents, FindOrders, Found, Inventory, OrderQueue, OrderStore},
+    ports::{FindEvents, FindOrders, Found, Inventory, OperatorLog, OrderQueue, OrderStore},
     product::{Price, Product, ProductChange},
     sale::{NewSale, Phase, SaleChange, Window},
 };
@@ -33,6 +34,8 @@ pub trait Harness: Send + Sync + Sized + 'static {
     fn queue(&self) -> Arc<dyn OrderQueue>;
     /// The store.
     fn store(&self) -> Arc<dyn OrderStore>;
+    /// The operator log.
+    fn operator_log(&self) -> Arc<dyn OperatorLog>;
     /// The present moment, by the clock that decisions are made by.
     fn now(&self) -> Timestamp;
 }
@@ -571,6 +574,49 @@ pub async fn what_is_looked_for_is_found<H: Harness>() {
     assert_eq!(store.find_events(&id("none"), &find).await.map(drop), Err(Error::UnknownSale(id("none"))));
 }
 
+/// Who came to the console's door is on record, newest first, and a crash takes nothing of it.
+pub async fn operators_are_on_record<H: Harness>() {
+    let harness = H::start().await;
+    let sale = open(&harness, "watched", 50).await;
+    assert_eq!(harness.operator_log().newest(None, 10).await.expect("a page").rows, []);
+    let entry = |event, address: &str, second: i64| OperatorEntry {
+        at: Timestamp::from_millis(1_771_815_600_123 + 1_000 * second),
+        event,
+        address: address.parse().expect("an address"),
+    };
+    let entries = [
+        entry(OperatorEvent::SignInRefused, "203.0.113.7", 0),
+        entry(OperatorEvent::LockedOut, "203.0.113.7", 1),
+        entry(OperatorEvent::SignedIn, "2001:db8::7", 2),
+        entry(OperatorEvent::SignedOut, "2001:db8::7", 3),
+        entry(OperatorEvent::SignedIn, "192.0.2.1", 4),
+    ];
+    // While others buy.
+    let (log, buying) = (harness.operator_log(), crowd(&harness, &sale, 0..100));
+    let recording = async {
+        for entry in &entries {
+            log.record(entry).await.expect("it is recorded");
+        }
+    };
+    join(recording, buying).await;
+    let harness = harness.crash().await;
+
+    let (mut seen, mut before, log) = (Vec::new(), None, harness.operator_log());
+    loop {
+        let page = log.newest(before, 2).await.expect("a page");
+        assert!(page.rows.len() <= 2);
+        seen.extend(page.rows);
+        match page.next {
+            Some(next) => before = Some(next),
+            None => break,
+        }
+    }
+    assert!(seen.is_sorted_by(|newer, older| newer.id > older.id), "{seen:?}");
+    let recorded: Vec<_> = seen.iter().map(|record| record.entry).collect();
+    assert_eq!(recorded, entries.iter().rev().copied().collect::<Vec<_>>());
+    assert_eq!(log.newest(None, 5).await.expect("a page").next, None);
+}
+
 /// The adapter against the state machine: the same random history, and the same answer to every input.
 pub async fn agrees_with_the_model<H: Harness>() {
     for seed in 1..=3 {
@@ -700,6 +746,7 @@ macro_rules! conformance_tests {
             reservations_left_by_a_crash_are_confirmed,
             listings_come_in_pages,
             what_is_looked_for_is_found,
+            operators_are_on_record,
             agrees_with_the_model,
         );
     };

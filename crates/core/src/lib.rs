@@ -15,6 +15,7 @@ pub mod conformance;
 pub mod error;
 pub mod ids;
 pub mod inventory;
+pub mod operator;
 pub mod order;
 pub mod ports;
 pub mod product;

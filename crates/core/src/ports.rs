@@ -2,7 +2,7 @@
 //!
 //! In the order of a purchase: [`Inventory`] decides, [`OrderQueue`] carries what was reserved,
 //! [`OrderStore`] keeps the orders and the audit trail. [`Clock`] and [`OrderIds`] are time and randomness,
-//! so that tests can inject theirs. The contract behind the signatures is `conformance`.
+//! so that tests can inject theirs. [`OperatorLog`] is beside that way: it keeps who ran the sales. The contract behind the signatures is `conformance`.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     ids::{Epoch, OrderId, SaleId, UserId},
     inventory::Decision,
+    operator::{OperatorEntry, OperatorRecord},
     order::{Confirmation, Ending, Order, OrderStatus, Purchase, Reservation},
     sale::{NewSale, SaleChange, SaleStatus},
 };
@@ -188,6 +189,15 @@ pub struct Figures {
     pub records_unexpected: u64,
     /// `SOLD_OUT` decisions of this epoch that were made while a unit was still free.
     pub sold_out_too_early: u64,
+}
+
+/// Keeps who came to the console's door, for good.
+#[async_trait]
+pub trait OperatorLog: Send + Sync + 'static {
+    /// Puts an event on record; it is durable once this returns.
+    async fn record(&self, entry: &OperatorEntry) -> Result<()>;
+    /// Up to `limit` records, newest first, that are older than the record `before`; without it, the newest.
+    async fn newest(&self, before: Option<i64>, limit: u32) -> Result<Page<OperatorRecord>>;
 }
 
 /// Time. Tests bring their own.

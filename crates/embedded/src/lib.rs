@@ -12,6 +12,7 @@
 mod folder;
 mod inventory;
 mod ledger;
+mod operators;
 mod queue;
 mod sales;
 mod search;
@@ -24,7 +25,7 @@ use flashsale_core::{
     clock::Timestamp,
     ids::SaleId,
     inventory::Damaged,
-    ports::{Clock, Inventory, OrderIds, OrderQueue, OrderStore},
+    ports::{Clock, Inventory, OperatorLog, OrderIds, OrderQueue, OrderStore},
 };
 
 pub use folder::{Folder, Occupied};
@@ -103,6 +104,7 @@ impl fmt::Display for Found {
 pub struct Embedded {
     engine: Arc<inventory::Engine>,
     queue: Arc<queue::LedgerQueue>,
+    operators: Arc<operators::Operators>,
     found: Found,
 }
 
@@ -115,10 +117,11 @@ impl Embedded {
         let path = folder.path().join(FILE_NAME);
         let (ledger, recovered) = ledger::Ledger::open(&path)?;
         let (found, cursor) = (recovered.found, recovered.cursor);
+        let operators = Arc::new(operators::Operators::new(path, ledger.readers.clone()));
         let sales = sales::Sales::new(recovered.cells, recovered.next_no);
         let engine = Arc::new(inventory::Engine::new(sales, ledger, clock, ids));
         let queue = Arc::new(queue::LedgerQueue::new(engine.clone(), cursor));
-        Ok(Self { engine, queue, found })
+        Ok(Self { engine, queue, operators, found })
     }
 
     /// What start-up found.
@@ -143,6 +146,12 @@ impl Embedded {
     #[must_use]
     pub fn store(&self) -> Arc<dyn OrderStore> {
         Arc::new(store::Store::new(self.engine.clone()))
+    }
+
+    /// The operator log.
+    #[must_use]
+    pub fn operator_log(&self) -> Arc<dyn OperatorLog> {
+        self.operators.clone()
     }
 
     /// Since when the oldest reservation of a sale waits to be confirmed, where one does.

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use flashsale_core::{
     clock::Timestamp,
     conformance::Harness,
-    ports::{Inventory, OrderQueue, OrderStore},
+    ports::{Inventory, OperatorLog, OrderQueue, OrderStore},
 };
 use tempfile::TempDir;
 
@@ -94,6 +94,10 @@ impl Harness for Clustered {
 
     fn store(&self) -> Arc<dyn OrderStore> {
         self.bench.store()
+    }
+
+    fn operator_log(&self) -> Arc<dyn OperatorLog> {
+        self.bench.operator_log()
     }
 
     fn now(&self) -> Timestamp {

@@ -17,7 +17,7 @@ use flashsale_core::{
     ids::{OrderId, SaleId, UserId},
     inventory::Decision,
     order::Reservation,
-    ports::{Clock, Inventory, OrderIds, OrderQueue, OrderStore},
+    ports::{Clock, Inventory, OperatorLog, OrderIds, OrderQueue, OrderStore},
     sale::{NewSale, Window},
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -278,6 +278,10 @@ impl Harness for Bench {
 
     fn store(&self) -> Arc<dyn OrderStore> {
         self.cluster.store()
+    }
+
+    fn operator_log(&self) -> Arc<dyn OperatorLog> {
+        self.cluster.operator_log()
     }
 
     fn now(&self) -> Timestamp {

@@ -25,6 +25,7 @@ pub(crate) use readers::Readers;
 pub(crate) use readers::unreadable;
 pub(crate) use recovery::parsed;
 pub use schema::FILE_NAME;
+pub(crate) use schema::open_for_writing;
 
 use self::{
     checkpoint::Checkpointer, commit_queue::CommitQueue, outbox::Outbox, recovery::Recovered, writer::Writer,

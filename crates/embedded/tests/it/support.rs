@@ -21,7 +21,7 @@ use flashsale_core::{
     ids::{OrderId, SaleId, UserId},
     inventory::Decision,
     order::Reservation,
-    ports::{Clock, Inventory, OrderIds, OrderQueue, OrderStore},
+    ports::{Clock, Inventory, OperatorLog, OrderIds, OrderQueue, OrderStore},
     sale::{NewSale, Window},
 };
 use flashsale_embedded::{Embedded, FILE_NAME, Folder};
@@ -273,6 +273,10 @@ impl Harness for Bench {
 
     fn store(&self) -> Arc<dyn OrderStore> {
         self.embedded.store()
+    }
+
+    fn operator_log(&self) -> Arc<dyn OperatorLog> {
+        self.embedded.operator_log()
     }
 
     fn now(&self) -> Timestamp {
