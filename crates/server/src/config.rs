@@ -7,7 +7,7 @@
 use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::{ArgAction, Args, Command, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, ValueEnum, parser::ValueSource};
 use flashsale_cluster::Secret;
 use http::HeaderValue;
 
@@ -71,9 +71,12 @@ pub(crate) struct Stand {
     pub(crate) services: Services,
 }
 
+/// The heading of what only the cluster profile goes by.
+const CLUSTER: &str = "Cluster profile";
+
 /// The services of the cluster profile.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Cluster profile")]
+#[command(next_help_heading = CLUSTER)]
 pub(crate) struct Services {
     // The addresses are checked where they are used: what is wrong with them must be said without their passwords.
     /// PostgreSQL, such as postgres://user:password@host:5432/name?sslmode=verify-full
@@ -289,6 +292,60 @@ fn with_default(command: Command, key: &str, value: &str) -> Command {
         }
     };
     set(command).mut_subcommands(set)
+}
+
+/// A setting that is in force, as an operator may read it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Setting {
+    /// Its name as a flag, without the dashes.
+    pub(crate) name: String,
+    /// Its value; of a secret, that there is one.
+    pub(crate) value: String,
+    /// Where it comes from.
+    pub(crate) source: &'static str,
+}
+
+/// The settings that the command which was asked for runs with. `plain` is the command line without the config
+/// file, `command` with it: what differs between their defaults was in the file.
+pub(crate) fn in_force(plain: &Command, command: &Command, matches: &ArgMatches) -> Vec<Setting> {
+    let Some((name, matches)) = matches.subcommand() else { return Vec::new() };
+    let arguments = |command: &Command| -> Vec<Arg> {
+        let own = command.find_subcommand(name).into_iter().flat_map(Command::get_arguments);
+        own.chain(command.get_arguments()).filter(|arg| arg.get_action().takes_values()).cloned().collect()
+    };
+    let plain = arguments(plain);
+    let setting = |arg: &Arg| {
+        let id = arg.get_id().as_str();
+        let given = matches.try_get_raw(id).ok()?.map(|values| {
+            let texts: Vec<_> = values.map(|value| value.to_string_lossy().into_owned()).collect();
+            shown(arg, &texts.join(", "))
+        });
+        let default = plain.iter().find(|plain| plain.get_id() == id)?.get_default_values();
+        let source = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => "command line",
+            Some(ValueSource::EnvVariable) => "environment",
+            Some(_) if arg.get_default_values() != default => "config file",
+            _ => "default",
+        };
+        let value = given.unwrap_or_else(|| "not given".to_owned());
+        Some(Setting { name: arg.get_long()?.to_owned(), value, source })
+    };
+    let all = arguments(command);
+    // What the other profile would go by is not in force.
+    let clustered = name == "api" || matches!(matches.try_get_one("profile"), Ok(Some(Profile::Cluster)));
+    let other = |arg: &&Arg| arg.get_help_heading().is_none_or(|heading| heading != CLUSTER || clustered);
+    all.iter().filter(other).filter_map(setting).collect()
+}
+
+/// A value as it may be shown: of an address the part without user and password, of a token nothing.
+fn shown(arg: &Arg, value: &str) -> String {
+    match arg.is_hide_env_values_set() {
+        true if arg.get_long().is_some_and(|name| name.ends_with("-url")) => {
+            Secret::from(value.to_owned()).to_string()
+        }
+        true => "given, not shown".to_owned(),
+        false => value.to_owned(),
+    }
 }
 
 /// Variables that look like ours and are none: most likely a slip of the pen.

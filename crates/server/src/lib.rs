@@ -13,6 +13,7 @@ pub mod http;
 mod live;
 mod shutdown;
 mod telemetry;
+mod verdict;
 mod vitals;
 mod web;
 mod wire;

@@ -9,7 +9,7 @@ use flashsale_core::{
     Result,
     clock::Timestamp,
     ids::SaleId,
-    ports::{Clock, OrderIds, OrderStore},
+    ports::{Clock, OperatorLog, OrderIds, OrderStore},
     service::SaleService,
     worker::{OrderWorker, Work},
 };
@@ -36,6 +36,7 @@ pub(crate) struct Running {
     pub(crate) sales: SaleService,
     pub(crate) store: Arc<dyn OrderStore>,
     pub(crate) vitals: Arc<dyn Vitals>,
+    pub(crate) operators: Arc<dyn OperatorLog>,
     base: Base,
     worker: Option<JoinHandle<Work>>,
 }
@@ -70,6 +71,7 @@ pub(crate) fn embedded(data_dir: &Path) -> std::result::Result<Running, OpenErro
         sales: SaleService::new(embedded.inventory(), clock, ids),
         store: embedded.store(),
         vitals: embedded.clone(),
+        operators: embedded.operator_log(),
         worker: Some(tokio::spawn(worker.run())),
         base: Base::Embedded { embedded, folder },
     })
@@ -88,6 +90,7 @@ fn replica(cluster: Arc<Cluster>, worker: Option<JoinHandle<Work>>) -> Running {
         sales: SaleService::new(cluster.inventory(), clock, ids),
         store: cluster.store(),
         vitals: cluster.clone(),
+        operators: cluster.operator_log(),
         base: Base::Cluster(cluster),
         worker,
     }
@@ -196,7 +199,7 @@ impl Running {
 
     /// Confirms what is reserved, writes down all that waits, and closes the store.
     pub(crate) async fn close(self) {
-        let Self { sales, store, vitals, base, worker } = self;
+        let Self { sales, store, vitals, operators, base, worker } = self;
         match &base {
             Base::Embedded { embedded, .. } => embedded.close_queue(),
             Base::Cluster(cluster) => cluster.close_queue(),
@@ -206,7 +209,7 @@ impl Running {
             let patience = if vitals.ready().await.is_ok() { CONFIRM_TIME } else { Duration::ZERO };
             end(worker, patience).await;
         }
-        drop((sales, store, vitals));
+        drop((sales, store, vitals, operators));
         match base {
             Base::Embedded { embedded, folder } => {
                 if let Err(error) = tokio::task::spawn_blocking(move || embedded.close()).await {

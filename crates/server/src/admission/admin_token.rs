@@ -34,6 +34,11 @@ impl AdminToken {
         !self.0.is_empty() && self.0.as_bytes().ct_eq(token).into()
     }
 
+    /// The token itself, to derive keys from.
+    pub(super) fn expose(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// The token that the data folder keeps; made, with owner-only rights, when there is none.
     pub(crate) fn kept_in(data_dir: &Path) -> io::Result<(Self, PathBuf)> {
         let file = data_dir.join(FILE_NAME);

@@ -24,7 +24,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::{error, warn};
 
 use crate::{
-    config::{self, Common, LogFormat},
+    config::{self, Common, LogFormat, Setting},
     telemetry,
 };
 
@@ -88,14 +88,16 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
     let command = config::with_config_file(Cli::command(), &arguments)?;
     let unknown = config::unknown_variables(&command);
     // Clap prints help and its own errors, and ends the process with the code for each.
-    let cli = Cli::from_arg_matches(&command.get_matches_from(arguments))?;
+    let matches = command.clone().get_matches_from(arguments);
+    let cli = Cli::from_arg_matches(&matches)?;
+    let settings = config::in_force(&Cli::command(), &command, &matches);
     telemetry::start(&cli.common);
     for name in unknown {
         warn!("{name} is set, but there is no such setting");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let json = cli.common.log_format == LogFormat::Json;
-    match runtime.block_on(act(cli)) {
+    match runtime.block_on(act(cli, settings)) {
         // Whoever reads the log by program reads its last line so too.
         Err(error) if json => {
             error!("{}", in_a_line(&error));
@@ -125,10 +127,10 @@ fn say(text: impl Display) -> io::Result<()> {
     }
 }
 
-async fn act(Cli { common, action }: Cli) -> Result<ExitCode> {
+async fn act(Cli { common, action }: Cli, settings: Vec<Setting>) -> Result<ExitCode> {
     match action {
-        Action::Serve(serve) => serve::run(&common, serve).await,
-        Action::Api(api) => serve::api(&common, api).await,
+        Action::Serve(serve) => serve::run(&common, serve, settings).await,
+        Action::Api(api) => serve::api(&common, api, settings).await,
         Action::Worker(worker) => serve::worker(&common, worker).await,
         Action::Migrate(stand) => migrate::run(&common, stand).await,
         Action::Seed(at) => seed::run(&common, at).await,

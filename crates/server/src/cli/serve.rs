@@ -1,15 +1,15 @@
 //! `flashsale serve`, `api` and `worker`: start-up and shutdown, as a story.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tracing::{info, warn};
 
 use crate::{
-    admission::{self, AdminToken},
+    admission::{self, AdminToken, Door},
     board::Board,
-    config::{Common, Http, Serve, Services},
+    config::{Common, Http, Serve, Services, Setting},
     http::{
         self, App, Metrics, Shared,
         listener::{self, Limits},
@@ -36,21 +36,21 @@ pub(crate) struct Worker {
 }
 
 /// Serves everything: API, pages, and the order worker.
-pub(super) async fn run(common: &Common, serve: Serve) -> Result<ExitCode> {
+pub(super) async fn run(common: &Common, serve: Serve, settings: Vec<Setting>) -> Result<ExitCode> {
     let stop = start(&serve.http)?;
     let running = wire::everything(common, &serve.stand).await?;
     if serve.demo {
         running.ready().await?;
         seed_if_empty(&running).await?;
     }
-    listen(common, &serve.http, serve.demo, running, stop).await
+    listen(common, &serve.http, serve.demo, running, settings, stop).await
 }
 
 /// Serves API and pages of the cluster profile.
-pub(super) async fn api(common: &Common, api: Api) -> Result<ExitCode> {
+pub(super) async fn api(common: &Common, api: Api, settings: Vec<Setting>) -> Result<ExitCode> {
     let stop = start(&api.http)?;
     let running = wire::api(common, &api.services).await?;
-    listen(common, &api.http, false, running, stop).await
+    listen(common, &api.http, false, running, settings, stop).await
 }
 
 /// Works on the order queue of the cluster profile.
@@ -76,6 +76,7 @@ async fn listen(
     serve: &Http,
     demo: bool,
     running: Running,
+    settings: Vec<Setting>,
     stop: impl Future<Output = ()>,
 ) -> Result<ExitCode> {
     let admin_token = admin_token(common, serve, demo)?;
@@ -94,7 +95,11 @@ async fn listen(
         sales: running.sales.clone(),
         store: running.store.clone(),
         vitals: running.vitals.clone(),
+        door: Door::new(&admin_token),
         admin_token,
+        operators: running.operators.clone(),
+        settings,
+        started: Instant::now(),
         metrics: Metrics::new(),
         hub: hub.clone(),
         board,
@@ -106,7 +111,7 @@ async fn listen(
         write: serve.write_timeout,
         drain: serve.drain_timeout,
     };
-    info!("listening on {address} (API documentation at {address}/docs)");
+    info!("listening on {address} (console at {address}/console, API documentation at {address}/docs)");
     // Streams do not end by themselves, and nobody is kept waiting for them.
     let stop = async {
         stop.await;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{App, problem::Problem};
 
-/// The longest body of any request, in bytes. The longest honest one is a sale's with a long name.
+/// The longest body of any request but the console's, in bytes. The longest honest one is a sale's with a long name.
 pub(crate) const BODY_BYTES: usize = 16 * 1024;
 /// How much of a body that is too long is read and thrown away, so that its sender hears why.
 const DISCARDED_BYTES: usize = 8 << 20;
@@ -69,19 +69,24 @@ pub(crate) fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, 
 
 /// Reads a whole body, which has this long to arrive.
 pub(crate) async fn read(request: Request, within: Duration) -> Result<Bytes, Problem> {
+    read_up_to(BODY_BYTES, request, within).await
+}
+
+/// The same with a bound of the caller's own.
+pub(crate) async fn read_up_to(bytes: usize, request: Request, within: Duration) -> Result<Bytes, Problem> {
     let (length, mut body) = (content_length(request.headers()), request.into_body());
     let reading = async {
-        if length.is_some_and(|length| length > BODY_BYTES as u64) {
+        if length.is_some_and(|length| length > bytes as u64) {
             if length.is_some_and(|length| length <= DISCARDED_BYTES as u64) {
                 discard(&mut body).await;
             }
-            return Err(too_long());
+            return Err(too_long(bytes));
         }
-        match Limited::new(&mut body, BODY_BYTES).collect().await {
+        match Limited::new(&mut body, bytes).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
                 discard(&mut body).await;
-                Err(too_long())
+                Err(too_long(bytes))
             }
             Err(_) => Err(Problem::bad_request("The body broke off before its end")),
         }
@@ -112,9 +117,9 @@ async fn discard(body: &mut Body) {
     }
 }
 
-fn too_long() -> Problem {
+fn too_long(bytes: usize) -> Problem {
     Problem::new(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("The body is too long; it must be at most {BODY_BYTES} bytes"),
+        format!("The body is too long; it must be at most {bytes} bytes"),
     )
 }

@@ -31,9 +31,11 @@ const PAGE: u32 = 2_000;
 type SalePath = Result<Path<String>, PathRejection>;
 
 /// How rows are written.
-#[derive(Clone, Copy)]
-enum Format {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Format {
+    /// Rows of text, under a row of names.
     Csv,
+    /// A JSON object a line.
     Ndjson,
 }
 
@@ -181,7 +183,7 @@ pub(crate) async fn orders(
     sale: SalePath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    export::<Order>(app, &path(sale)?, &headers).await
+    orders_as(Format::accepted(&headers)?, app, &path(sale)?).await
 }
 
 /// A sale's audit trail, over all its epochs, as NDJSON or, with `Accept: text/csv`, as CSV.
@@ -202,7 +204,17 @@ pub(crate) async fn audit(
     sale: SalePath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    export::<AuditEvent>(app, &path(sale)?, &headers).await
+    audit_as(Format::accepted(&headers)?, app, &path(sale)?).await
+}
+
+/// A sale's orders in a format.
+pub(super) async fn orders_as(format: Format, app: App, sale: &str) -> Result<Response, Problem> {
+    export::<Order>(app, sale, format).await
+}
+
+/// A sale's audit trail in a format.
+pub(super) async fn audit_as(format: Format, app: App, sale: &str) -> Result<Response, Problem> {
+    export::<AuditEvent>(app, sale, format).await
 }
 
 /// Where an export stands.
@@ -216,8 +228,7 @@ struct Progress {
     next: Option<i64>,
 }
 
-async fn export<R: Row>(app: App, sale: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-    let format = Format::accepted(headers)?;
+async fn export<R: Row>(app: App, sale: &str, format: Format) -> Result<Response, Problem> {
     let sale: SaleId = sale.parse()?;
     // The first page is read before the reply begins, so that what is wrong can still be said.
     let first = R::page(&*app.store, &sale, 0).await?;

@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     io,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -60,7 +61,7 @@ const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: applicat
 ///
 /// # Errors
 /// When the address cannot be had.
-pub fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -79,13 +80,14 @@ pub async fn serve(
     let (stop, stopped) = watch::channel(false);
     let mut shutdown = pin!(shutdown);
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = accept(&listener) => accepted,
             () = &mut shutdown => break,
         };
         match permits.clone().try_acquire_owned() {
             Ok(permit) => {
-                tokio::spawn(connection(stream, Routed(router.clone()), limits, stopped.clone(), permit));
+                let service = Routed { router: router.clone(), peer: Peer(peer.ip()) };
+                tokio::spawn(connection(stream, service, limits, stopped.clone(), permit));
             }
             Err(_) => {
                 if let Ok(permit) = turned_away.clone().try_acquire_owned() {
@@ -103,10 +105,10 @@ pub async fn serve(
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             // Out of file handles, most likely: connections that end will free some.
             Err(error) if error.kind() != io::ErrorKind::ConnectionAborted => {
                 warn!(%error, "cannot accept a connection");
@@ -163,8 +165,15 @@ async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let _ = timeout(Duration::from_secs(1), goodbye).await;
 }
 
+/// Whose connection a request came on; each request carries it as an extension. Behind a proxy, the proxy's.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
 /// The router as the service of a connection.
-struct Routed(Router);
+struct Routed {
+    router: Router,
+    peer: Peer,
+}
 
 impl Service<Request<Incoming>> for Routed {
     type Response = Response<Body>;
@@ -173,6 +182,8 @@ impl Service<Request<Incoming>> for Routed {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Box::pin(self.0.clone().oneshot(request.map(Body::new)))
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.peer);
+        Box::pin(self.router.clone().oneshot(request))
     }
 }

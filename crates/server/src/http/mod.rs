@@ -4,7 +4,8 @@
 //! everything that can be asked.
 
 mod admin;
-mod body;
+pub(crate) mod body;
+pub(crate) mod console;
 mod events;
 mod export;
 mod health;
@@ -16,7 +17,11 @@ pub(crate) mod problem;
 mod purchase;
 mod sales;
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -24,12 +29,22 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use flashsale_core::{inventory::Decision, ports::OrderStore, service::SaleService};
+use flashsale_core::{
+    inventory::Decision,
+    ports::{OperatorLog, OrderStore},
+    service::SaleService,
+};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 pub(crate) use self::{metrics::Metrics, problem::Problem, sales::SaleBody};
-use crate::{admission::AdminToken, board::Board, live::Hub, vitals::Vitals};
+use crate::{
+    admission::{AdminToken, Door},
+    board::Board,
+    config::Setting,
+    live::Hub,
+    vitals::Vitals,
+};
 
 /// What all handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +57,12 @@ pub(crate) struct Shared {
     pub(crate) vitals: Arc<dyn Vitals>,
     pub(crate) admin_token: AdminToken,
     pub(crate) metrics: Metrics,
+    /// The console's door.
+    pub(crate) door: Door,
+    pub(crate) operators: Arc<dyn OperatorLog>,
+    /// What is in force, for the operator to read.
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) started: Instant,
     pub(crate) hub: Arc<Hub>,
     pub(crate) board: Arc<Board>,
     /// How long a request's body may take to arrive.
@@ -100,6 +121,7 @@ pub(crate) fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
         .route("/", get(pages::index))
         .route("/sales/{sale_id}", get(pages::sale).post(pages::buy))
         .route("/assets/{name}", get(pages::asset))
+        .merge(console::routes(&app))
         .fallback(pages::unknown)
         .method_not_allowed_fallback(pages::wrong_method)
         .with_state(app);

@@ -134,7 +134,7 @@ fn wants_html(headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
-fn view(status: &SaleStatus) -> SaleView {
+pub(super) fn view(status: &SaleStatus) -> SaleView {
     SaleView {
         sale_id: status.sale.id.to_string(),
         name: status.sale.name.clone(),

@@ -6,15 +6,17 @@
 //! - [`pages`]: a function per page, from view models to HTML.
 //! - [`sale_view`]: a sale as a visitor sees it, and the state that is shown for it.
 //! - [`moment`]: points and spans of time as text.
+//! - [`console`]: the pages for whoever runs the sales.
 //! - [`assets`]: style sheet, script and icon, embedded, compressed and cacheable for ever.
 
 pub(crate) mod assets;
-mod moment;
+pub(crate) mod console;
+pub(crate) mod moment;
 pub(crate) mod pages;
 mod sale_view;
 
 pub(crate) use pages::{Notice, OrderStatus, PurchaseView};
-pub(crate) use sale_view::{Phase, SaleView};
+pub(crate) use sale_view::{Phase, SaleView, State};
 
 /// The `Content-Security-Policy` of every page: our own files only, and images of a shop by HTTPS.
 ///

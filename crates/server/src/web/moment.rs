@@ -14,6 +14,24 @@ pub(super) fn readable(at_ms: i64) -> String {
     timestamp(at_ms).strftime(format).to_string()
 }
 
+/// For people who read a log: `2026-11-23 10:00:00 UTC`.
+pub(super) fn exact(at_ms: i64) -> String {
+    timestamp(at_ms).strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// For a field of the type `datetime-local`: UTC to the second, without an offset.
+pub(crate) fn for_field(at_ms: i64) -> String {
+    timestamp(at_ms).strftime("%Y-%m-%dT%H:%M:%S").to_string()
+}
+
+/// What such a field means, in UTC; `None` if it is no time. Browsers leave out seconds that are zero.
+pub(crate) fn from_field(text: &str) -> Option<i64> {
+    let moment: jiff::civil::DateTime = text.trim().parse().ok()?;
+    // A date alone would be midnight, which nobody typed.
+    text.contains(['T', ' ']).then_some(())?;
+    Some(jiff::tz::TimeZone::UTC.to_timestamp(moment).ok()?.as_millisecond())
+}
+
 /// A span in its two largest units, such as `9 min 12 s`; zero when it is over.
 ///
 /// A begun second counts, so that a countdown shows `0 s` only once its end has come. A no-break space ties
@@ -61,6 +79,19 @@ mod tests {
         assert_eq!(readable(TEN), "23 Nov 2026, 10:00 UTC");
         assert_eq!(readable(TEN + 30_000), "23 Nov 2026, 10:00:30 UTC");
         assert_eq!(readable(-30_000), "31 Dec 1969, 23:59:30 UTC");
+    }
+
+    #[test]
+    fn a_field_is_utc_to_the_second() {
+        assert_eq!(for_field(TEN + 30_999), "2026-11-23T10:00:30");
+        assert_eq!(from_field("2026-11-23T10:00:30"), Some(TEN + 30_000));
+        assert_eq!(from_field("2026-11-23T10:00"), Some(TEN));
+        assert_eq!(from_field(" 2026-11-23T10:00:00.5 "), Some(TEN + 500));
+        for wrong in
+            ["", "now", "2026-11-23", "2026-11-23T10:00:00Z", "2026-13-01T00:00", "99999-01-01T00:00"]
+        {
+            assert_eq!(from_field(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

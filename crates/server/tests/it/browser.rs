@@ -102,13 +102,16 @@ impl HttpClient for Client {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Script {
+pub(crate) enum Script {
     On,
     Off,
 }
 
 /// Opens a browser for a story, and closes it however the story ends.
-async fn browse<F: Future<Output = WebDriverResult<()>>>(script: Script, story: impl FnOnce(WebDriver) -> F) {
+pub(crate) async fn browse<F: Future<Output = WebDriverResult<()>>>(
+    script: Script,
+    story: impl FnOnce(WebDriver) -> F,
+) {
     let driver = Driver::start();
     let browser = WebDriver::builder(&driver.url, capabilities(&driver, script).expect("valid capabilities"))
         .client(Client)
@@ -147,7 +150,7 @@ fn capabilities(driver: &Driver, script: Script) -> WebDriverResult<thirtyfour::
 }
 
 /// What a person sees and does.
-trait Person {
+pub(crate) trait Person {
     async fn open(&self, server: &Server, path: &str) -> WebDriverResult<()>;
     /// The element, as soon as it is there.
     async fn see(&self, css: &str) -> WebDriverResult<WebElement>;

@@ -5,6 +5,8 @@ mod bad_input;
 mod browser;
 mod cli;
 mod cluster;
+mod console;
+mod console_browser;
 mod crash;
 mod events;
 mod exports;

@@ -4,6 +4,7 @@
 //! namespace and in a database of the test's own.
 
 mod commands;
+mod console;
 mod faults;
 mod load;
 mod seed_run;

@@ -1,0 +1,162 @@
+//! Whether the promises hold: the figures of a sale, judged. `flashsale verify` and the console say the same.
+
+use flashsale_core::ports::Figures;
+use serde::Serialize;
+
+/// A promise, checked.
+#[derive(Serialize)]
+pub(crate) struct Check {
+    /// Its number.
+    pub(crate) promise: &'static str,
+    /// What must hold.
+    pub(crate) what: &'static str,
+    /// By which figures it was judged.
+    pub(crate) figures: String,
+    /// Whether it does.
+    pub(crate) holds: bool,
+}
+
+/// Judges a sale by its figures.
+pub(crate) fn checks(figures: &Figures) -> Vec<Check> {
+    let Figures { total_stock, available, reserved, confirmed, released, .. } = *figures;
+    let live = reserved + confirmed;
+    let check = |promise, what, figures, holds| Check { promise, what, figures, holds };
+    let outcomes = figures.attempts_reserved
+        + figures.attempts_sold_out
+        + figures.attempts_duplicate
+        + figures.attempts_not_active;
+    vec![
+        check("P1", "live orders ≤ stock", format!("{live} ≤ {total_stock}"), live <= total_stock),
+        check(
+            "P1",
+            "no unit sold twice, none outside the stock",
+            format!("{} twice, {} outside", figures.units_sold_twice, figures.units_outside_stock),
+            figures.units_sold_twice + figures.units_outside_stock == 0,
+        ),
+        check(
+            "P2",
+            "no user holds two",
+            format!("{} users", figures.users_with_two),
+            figures.users_with_two == 0,
+        ),
+        check(
+            "P4",
+            "available + reserved + confirmed = total",
+            format!("{available} + {reserved} + {confirmed} = {total_stock}"),
+            available + live == total_stock,
+        ),
+        check(
+            "P5",
+            "nobody was told SOLD_OUT while a unit was free",
+            format!("{} of {} were", figures.sold_out_too_early, figures.attempts_sold_out),
+            figures.sold_out_too_early == 0,
+        ),
+        check(
+            "P6",
+            "every place of the sequence is on record",
+            format!(
+                "{} records, {} missing, {} unexpected",
+                figures.records, figures.records_missing, figures.records_unexpected
+            ),
+            figures.records_missing + figures.records_unexpected == 0,
+        ),
+        check(
+            "P6",
+            "every attempt has its outcome",
+            format!(
+                "{} attempted = {} reserved + {} sold out + {} duplicate + {} not active",
+                figures.attempted,
+                figures.attempts_reserved,
+                figures.attempts_sold_out,
+                figures.attempts_duplicate,
+                figures.attempts_not_active
+            ),
+            figures.attempted == outcomes,
+        ),
+        check(
+            "P6",
+            "every order and its reservation are on record",
+            format!(
+                "{} orders, {} reservations, {} without the other",
+                live + released,
+                figures.attempts_reserved,
+                figures.orders_without_record
+            ),
+            figures.orders_without_record == 0 && live + released == figures.attempts_reserved,
+        ),
+        check(
+            "P6",
+            "every confirmation is on record",
+            format!("{} on record, {confirmed} confirmed", figures.audited_confirmed),
+            figures.audited_confirmed >= confirmed && figures.audited_confirmed <= confirmed + released,
+        ),
+        check(
+            "P7",
+            "no order of another epoch",
+            format!("{} orders", figures.orders_of_other_epochs),
+            figures.orders_of_other_epochs == 0,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use flashsale_core::ids::Epoch;
+
+    use super::*;
+
+    fn sound() -> Figures {
+        Figures {
+            epoch: Epoch(1),
+            total_stock: 100,
+            reserved: 1,
+            confirmed: 99,
+            released: 0,
+            available: 0,
+            users_with_two: 0,
+            units_sold_twice: 0,
+            units_outside_stock: 0,
+            orders_of_other_epochs: 0,
+            attempted: 10_000,
+            attempts_reserved: 100,
+            attempts_sold_out: 9_900,
+            attempts_duplicate: 0,
+            attempts_not_active: 0,
+            audited_confirmed: 99,
+            orders_without_record: 0,
+            records: 10_100,
+            records_missing: 0,
+            records_unexpected: 0,
+            sold_out_too_early: 0,
+        }
+    }
+
+    #[test]
+    fn a_sound_sale_passes() {
+        assert!(checks(&sound()).iter().all(|check| check.holds));
+    }
+
+    #[test]
+    fn each_broken_promise_is_called_by_its_name() {
+        type Breaks = fn(&mut Figures);
+        let broken: [(&str, Breaks); 11] = [
+            ("P1", |figures| figures.confirmed = 100),
+            ("P1", |figures| figures.units_sold_twice = 1),
+            ("P1", |figures| figures.units_outside_stock = 1),
+            ("P2", |figures| figures.users_with_two = 1),
+            ("P4", |figures| figures.available = 1),
+            ("P5", |figures| figures.sold_out_too_early = 1),
+            ("P6", |figures| figures.records_missing = 1),
+            ("P6", |figures| figures.records_unexpected = 1),
+            ("P6", |figures| figures.orders_without_record = 1),
+            ("P6", |figures| figures.audited_confirmed -= 1),
+            ("P7", |figures| figures.orders_of_other_epochs = 1),
+        ];
+        for (promise, breaks) in broken {
+            let mut figures = sound();
+            breaks(&mut figures);
+            let checks = checks(&figures);
+            assert!(checks.iter().any(|check| check.promise == promise && !check.holds), "{figures:?}");
+        }
+    }
+}
