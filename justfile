@@ -46,3 +46,7 @@ cluster *args:
 # Take pictures of the pages, into screenshots/.
 screenshots *args:
     scripts/screenshots "$@"
+
+# Measure a sale's first view: bytes over the line, and paint and shift in Chromium.
+first-view:
+    scripts/first-view

@@ -3,7 +3,7 @@
 use flashsale_core::{
     Result,
     audit::{AuditEvent, EventType},
-    ids::SaleId,
+    ids::{SaleId, UserId},
     order::{Order, OrderStatus},
     ports::{FindEvents, FindOrders, Found},
 };
@@ -125,7 +125,7 @@ pub(crate) async fn find_events(
         .bind(ROWS)
         .bind(from)
         .bind(to)
-        .bind(find.user.as_ref().map(|user| user.as_str()))
+        .bind(find.user.as_ref().map(UserId::as_str))
         .bind(find.event_type == Some(EventType::Confirmed))
         .bind(limit);
     let found = within(LONGEST, query.fetch_all(&mut *connection)).await?;

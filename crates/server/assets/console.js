@@ -105,9 +105,11 @@ const STATES = { UPCOMING: "Upcoming", ENDED: "Ended", ACTIVE: "Live" };
 // As the server says it in `SaleView::state`: the most final fact wins.
 function state(sale) {
   if (sale.status === "ENDED") return ["ended", "Ended"];
-  if (sale.remainingStock === 0) return ["sold-out", "Sold out"];
+  if (sale.remainingStock === 0) return sale.reserved > 0 ? ["held", "All held"] : ["sold-out", "Sold out"];
   if (sale.paused) return ["paused", "Paused"];
   if (sale.status === "ACTIVE" && sale.remainingStock * 10 <= sale.totalStock) return ["few-left", "Few left"];
+  const left = Date.parse(sale.startsAt) - Date.parse(sale.serverTime);
+  if (sale.status === "UPCOMING" && left <= 60_000) return ["soon", "Starting soon"];
   return [sale.status === "ACTIVE" ? "live" : "upcoming", STATES[sale.status]];
 }
 
@@ -191,7 +193,7 @@ function say(text) {
 }
 
 const stream = new EventSource(`${path}/live`);
-stream.addEventListener("open", () => { samples.length = 0; say("Live."); });
+stream.addEventListener("open", () => { samples.length = decisions.length = 0; say("Live."); });
 stream.addEventListener("error", () => {
   const over = stream.readyState === EventSource.CLOSED;
   say(over ? "No live figures. Load the page again; you may have to sign in." : "The connection is lost; trying again …");

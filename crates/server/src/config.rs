@@ -4,7 +4,14 @@
 //! the flag would be, and then stands in for the flag's default. So a flag wins over a variable, a variable
 //! over the file, the file over the default, and none of them can drift from the others.
 
-use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    io::Read,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, ValueEnum, parser::ValueSource};
@@ -132,6 +139,12 @@ pub(crate) struct Http {
     /// The origins whose pages may use the API (CORS), or * for all
     #[arg(long, env = "FLASHSALE_CORS_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',', value_parser = origin)]
     pub(crate) cors_origins: Vec<HeaderValue>,
+    /// A small style sheet of the shop's own, which every page gets after ours
+    #[arg(long, env = "FLASHSALE_THEME", value_name = "FILE")]
+    pub(crate) theme: Option<PathBuf>,
+    /// The origins whose pages may show a sale in a frame, * for all, or none
+    #[arg(long, env = "FLASHSALE_EMBED_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',', default_value = "*", value_parser = framing_origin)]
+    pub(crate) embed_origins: Vec<HeaderValue>,
     /// The most connections at once; further ones are told 503
     #[arg(long, env = "FLASHSALE_MAX_CONNECTIONS", value_name = "COUNT", default_value = "20000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
@@ -196,6 +209,36 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
         Ok(value) if fits => Ok(value),
         _ => Err("write it like https://shop.example, or * for all".to_owned()),
     }
+}
+
+fn framing_origin(text: &str) -> Result<HeaderValue, String> {
+    // What has a meaning of its own in the header that this goes into is in no origin.
+    let fits = text == "none" || !text.contains([';', ',', ' ', '\'']);
+    match origin(text) {
+        Ok(value) if fits => Ok(value),
+        _ if text == "none" => Ok(HeaderValue::from_static("none")),
+        _ => Err("write it like https://shop.example, or * for all, or none".to_owned()),
+    }
+}
+
+/// The longest theme, in bytes: a page is to come in one go, with everything.
+const THEME_BYTES: u64 = 16 * 1024;
+
+/// The shop's own style sheet.
+///
+/// # Errors
+/// A file that cannot be read, is too long, or is no text.
+pub(crate) fn theme(path: &Path) -> Result<String> {
+    let shown = path.display();
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).with_context(|| format!("cannot read the theme {shown}"))?;
+    file.take(THEME_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot read the theme {shown}"))?;
+    if bytes.len() as u64 > THEME_BYTES {
+        bail!("the theme {shown} is too long; it may have {THEME_BYTES} bytes");
+    }
+    String::from_utf8(bytes).map_err(|_| anyhow!("the theme {shown} is not UTF-8 text"))
 }
 
 /// The commented file that `--config` takes.
@@ -406,6 +449,7 @@ mod tests {
             ("listen = { port = 1 }", ["listen", "must be a text"]),
             ("listen", ["not TOML", "line 1"]),
             ("cors-origins = [\"shop.example\"]", ["shop.example", "https://"]),
+            ("embed-origins = [\"https://a.example; script-src *\"]", ["script-src", "none"]),
         ] {
             let error = format!("{:#}", parse(file, &[]).unwrap_err());
             for word in words {
@@ -436,6 +480,21 @@ mod tests {
                 assert_eq!(as_argument(value).unwrap(), default.to_string_lossy(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_theme_is_a_short_text() {
+        let theme = |bytes: &[u8]| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(bytes).unwrap();
+            super::theme(file.path()).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(theme(b":root { --accent: red }").unwrap(), ":root { --accent: red }");
+        assert_eq!(theme(&[b' '; 16 * 1024]).unwrap().len(), 16 * 1024);
+        assert!(theme(&[b' '; 16 * 1024 + 1]).unwrap_err().contains("16384"));
+        assert!(theme(b"\xff").unwrap_err().contains("UTF-8"));
+        let missing = format!("{:#}", super::theme(Path::new("/nowhere.css")).unwrap_err());
+        assert!(missing.contains("/nowhere.css") && missing.contains("cannot read"));
     }
 
     #[test]

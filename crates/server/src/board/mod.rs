@@ -8,7 +8,10 @@ mod meter;
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -64,13 +67,6 @@ pub(crate) struct Sample(
     i64, u64, u64, u64, u32, u32, Option<u64>, Option<u64>, Option<u64>, Option<u64>, u32,
 );
 
-impl Sample {
-    /// Its moment, in Unix milliseconds.
-    pub(crate) fn at(&self) -> i64 {
-        self.0
-    }
-}
-
 /// A sale as the console shows it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -85,6 +81,13 @@ pub(crate) struct View {
     audit_backlog_bytes: u64,
 }
 
+impl View {
+    /// The moment of its last sample, in Unix milliseconds.
+    pub(crate) fn last_sample(&self) -> Option<i64> {
+        self.samples.last().map(|sample| sample.0)
+    }
+}
+
 /// The board of a replica.
 pub(crate) struct Board {
     meters: Meters,
@@ -93,6 +96,7 @@ pub(crate) struct Board {
     hub: Arc<Hub>,
     state: Mutex<State>,
     beat: watch::Sender<u64>,
+    closed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -112,7 +116,8 @@ struct History {
 impl Board {
     pub(crate) fn new(sales: SaleService, vitals: Arc<dyn Vitals>, hub: Arc<Hub>) -> Arc<Self> {
         let (meters, state) = (Meters::default(), Mutex::default());
-        Arc::new(Self { meters, sales, vitals, hub, state, beat: watch::Sender::new(0) })
+        let (beat, closed) = (watch::Sender::new(0), AtomicBool::new(false));
+        Arc::new(Self { meters, sales, vitals, hub, state, beat, closed })
     }
 
     /// Counts a decision of a sale.
@@ -120,9 +125,19 @@ impl Board {
         self.meters.count(sale, decision, took);
     }
 
-    /// Wakes with each sample; ends when the server stops.
+    /// Wakes with each sample, and when the server stops.
     pub(crate) fn beats(&self) -> watch::Receiver<u64> {
         self.beat.subscribe()
+    }
+
+    /// Takes no more samples; whoever watches is woken.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.beat.send_modify(|beat| *beat += 1);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Sees to it that a sale is sampled for now.
@@ -135,11 +150,12 @@ impl Board {
         let state = self.state.lock();
         let history = state.histories.get(&status.sale.id);
         let samples = history.map_or_else(Vec::new, |history| {
-            history.samples.iter().filter(|sample| sample.at() > after).copied().collect()
+            history.samples.iter().filter(|sample| sample.0 > after).copied().collect()
         });
         View {
             at: status.now.as_millis(),
-            replicas: state.pulses.len(),
+            // Before the first second is over, this one at least.
+            replicas: state.pulses.len().max(1),
             viewers: history.map_or(0, |history| history.viewers),
             audit_backlog_rows: state.pulses.values().map(|pulse| pulse.audit_rows).sum(),
             audit_backlog_bytes: state.pulses.values().map(|pulse| pulse.audit_bytes).sum(),
@@ -155,7 +171,7 @@ impl Board {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();
-        loop {
+        while !self.is_closed() {
             beat.tick().await;
             let pulses = self.exchange(&replica, self.pulse(&mut seen)).await;
             let took = std::mem::replace(&mut last, Instant::now()).elapsed();

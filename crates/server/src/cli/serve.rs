@@ -2,20 +2,21 @@
 
 use std::{process::ExitCode, time::Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use clap::Args;
 use tracing::{info, warn};
 
 use crate::{
     admission::{self, AdminToken, Door},
     board::Board,
-    config::{Common, Http, Serve, Services, Setting},
+    config::{self, Common, Http, Serve, Services, Setting},
     http::{
-        self, App, Metrics, Shared,
+        self, App, Embed, Judge, Metrics, Shared,
         listener::{self, Limits},
     },
     live::Hub,
     shutdown,
+    web::assets::Asset,
     wire::{self, Running},
 };
 
@@ -80,6 +81,8 @@ async fn listen(
     stop: impl Future<Output = ()>,
 ) -> Result<ExitCode> {
     let admin_token = admin_token(common, serve, demo)?;
+    let theme = serve.theme.as_deref().map(config::theme).transpose()?.map(Asset::theme);
+    let embed = Embed::new(&serve.embed_origins).map_err(Error::msg)?;
     let listener = listener::bind(serve.listen).with_context(|| {
         format!("cannot listen on {} (is another server there? try --listen 127.0.0.1:0)", serve.listen)
     })?;
@@ -90,7 +93,7 @@ async fn listen(
     let hub = Hub::new(running.sales.clone(), viewers);
     tokio::spawn(hub.clone().run());
     let board = Board::new(running.sales.clone(), running.vitals.clone(), hub.clone());
-    let sampling = tokio::spawn(board.clone().run());
+    tokio::spawn(board.clone().run());
     let app = App::new(Shared {
         sales: running.sales.clone(),
         store: running.store.clone(),
@@ -101,8 +104,11 @@ async fn listen(
         settings,
         started: Instant::now(),
         metrics: Metrics::new(),
+        theme,
+        embed,
         hub: hub.clone(),
-        board,
+        board: board.clone(),
+        judge: Judge::default(),
         body_timeout: serve.body_timeout,
     });
     let limits = Limits {
@@ -116,10 +122,10 @@ async fn listen(
     let stop = async {
         stop.await;
         hub.close();
+        board.close();
     };
     listener::serve(listener, http::router(app, &serve.cors_origins), limits, stop).await;
 
-    sampling.abort();
     running.close().await;
     info!("goodbye");
     Ok(ExitCode::SUCCESS)

@@ -16,6 +16,7 @@ mod pages;
 pub(crate) mod problem;
 mod purchase;
 mod sales;
+mod widget;
 
 use std::{
     ops::Deref,
@@ -37,13 +38,14 @@ use flashsale_core::{
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-pub(crate) use self::{metrics::Metrics, problem::Problem, sales::SaleBody};
+pub(crate) use self::{console::Judge, metrics::Metrics, problem::Problem, sales::SaleBody, widget::Embed};
 use crate::{
     admission::{AdminToken, Door},
     board::Board,
     config::Setting,
     live::Hub,
     vitals::Vitals,
+    web::assets::Asset,
 };
 
 /// What all handlers share. Cheap to clone.
@@ -63,8 +65,13 @@ pub(crate) struct Shared {
     /// What is in force, for the operator to read.
     pub(crate) settings: Vec<Setting>,
     pub(crate) started: Instant,
+    /// The shop's own style sheet, if it has one.
+    pub(crate) theme: Option<Asset>,
+    /// Who may show a sale in a frame.
+    pub(crate) embed: Embed,
     pub(crate) hub: Arc<Hub>,
     pub(crate) board: Arc<Board>,
+    pub(crate) judge: Judge,
     /// How long a request's body may take to arrive.
     pub(crate) body_timeout: Duration,
 }
@@ -120,6 +127,9 @@ pub(crate) fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
         .route("/docs/{*file}", get(openapi::file))
         .route("/", get(pages::index))
         .route("/sales/{sale_id}", get(pages::sale).post(pages::buy))
+        .route("/widget/{sale_id}", get(pages::sale).post(pages::buy))
+        .route("/widget", get(widget::example))
+        .route("/widget.js", get(widget::script))
         .route("/assets/{name}", get(pages::asset))
         .merge(console::routes(&app))
         .fallback(pages::unknown)

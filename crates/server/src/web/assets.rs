@@ -1,8 +1,10 @@
-//! Style sheet, script and icon: embedded, compressed once, named by their content and so cacheable for ever.
+//! Style sheets, scripts and icon: compressed once, named by their content and so cacheable for ever. They are embedded,
+//! but for the shop's own theme, which is read at the start.
 
 use std::io::Write;
 use std::sync::LazyLock;
 
+use axum::body::Bytes;
 use axum::http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
     X_CONTENT_TYPE_OPTIONS,
@@ -16,23 +18,22 @@ use sha2::{Digest, Sha256};
 /// A new content has a new name, so a copy never grows old.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
-static ASSETS: LazyLock<[Asset; 5]> = LazyLock::new(|| {
-    [
-        Asset::new("app", "css", "text/css; charset=utf-8", include_bytes!("../../assets/app.css")),
-        Asset::new(
-            "countdown",
-            "js",
-            "text/javascript; charset=utf-8",
-            include_bytes!("../../assets/countdown.js"),
-        ),
-        Asset::new("console", "css", "text/css; charset=utf-8", include_bytes!("../../assets/console.css")),
-        Asset::new(
-            "console",
-            "js",
-            "text/javascript; charset=utf-8",
-            include_bytes!("../../assets/console.js"),
-        ),
+/// For a file whose address other people write into their pages, and which so has to stay.
+const A_WHILE: &str = "public, max-age=300, stale-while-revalidate=86400";
+
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
+    vec![
+        Asset::new("app", "css", CSS, include_bytes!("../../assets/app.css")),
+        Asset::new("store", "js", JAVASCRIPT, include_bytes!("../../assets/store.js")),
+        Asset::new("console", "css", CSS, include_bytes!("../../assets/console.css")),
+        Asset::new("console", "js", JAVASCRIPT, include_bytes!("../../assets/console.js")),
         Asset::new("favicon", "svg", "image/svg+xml", include_bytes!("../../assets/favicon.svg")),
+        Asset::new("frame", "js", JAVASCRIPT, include_bytes!("../../assets/frame.js")),
+        Asset::new("widget", "js", JAVASCRIPT, include_bytes!("../../assets/widget.js")),
+        Asset::new("example", "css", CSS, include_bytes!("../../assets/example.css")),
     ]
 });
 
@@ -43,23 +44,37 @@ pub(crate) struct Asset {
     /// As browsers ask for it: `/assets/app-0123456789abcdef.css`.
     url: String,
     content_type: &'static str,
-    bytes: &'static [u8],
-    gzipped: Vec<u8>,
+    bytes: Bytes,
+    gzipped: Bytes,
     /// Content hash: hex of the first 8 bytes of SHA-256.
     hash: String,
 }
 
 impl Asset {
     fn new(stem: &str, extension: &str, content_type: &'static str, bytes: &'static [u8]) -> Self {
-        let hash: String = Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Self::of(stem, extension, content_type, Bytes::from_static(bytes))
+    }
+
+    /// The shop's own style sheet.
+    pub(crate) fn theme(css: String) -> Self {
+        Self::of("theme", "css", CSS, css.into())
+    }
+
+    fn of(stem: &str, extension: &str, content_type: &'static str, bytes: Bytes) -> Self {
+        let hash: String = Sha256::digest(&bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         Self {
             plain_name: format!("{stem}.{extension}"),
             url: format!("/assets/{stem}-{hash}.{extension}"),
             content_type,
+            gzipped: gzip(&bytes, Compression::best()).into(),
             bytes,
-            gzipped: gzip(bytes),
             hash,
         }
+    }
+
+    /// Where browsers find it.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// The name with the content hash, without `/assets/`.
@@ -68,8 +83,8 @@ impl Asset {
     }
 
     /// The body: compressed if the client takes gzip.
-    pub(crate) fn body(&'static self, gzip: bool) -> &'static [u8] {
-        if gzip { &self.gzipped } else { self.bytes }
+    fn body(&self, gzip: bool) -> Bytes {
+        if gzip { self.gzipped.clone() } else { self.bytes.clone() }
     }
 
     /// One for each encoding, since a strong tag names exact bytes.
@@ -90,31 +105,47 @@ pub(crate) fn url(plain_name: &str) -> &'static str {
     &asset.expect("templates refer to embedded assets only, and a test renders each of them").url
 }
 
-/// The asset of that name, as this request would have it; `None` when there is none.
+/// The embedded asset of that name, as this request would have it; `None` when there is none.
 pub(crate) fn serve(name: &str, request: &HeaderMap) -> Option<Response> {
-    let asset = lookup(name)?;
-    let gzip = accepts_gzip(request);
-    let etag = asset.etag(gzip);
-    let caching = [
-        (CACHE_CONTROL, HeaderValue::from_static(FOREVER)),
-        (VARY, HeaderValue::from_static("accept-encoding")),
-        (ETAG, HeaderValue::try_from(&etag).expect("a tag is hex and quotes")),
-    ];
-    if is_known(request, &etag) {
-        return Some((StatusCode::NOT_MODIFIED, caching).into_response());
+    Some(lookup(name)?.reply(request, FOREVER))
+}
+
+/// `widget.js`, at an address that stays while its content may change.
+pub(crate) fn widget(request: &HeaderMap) -> Response {
+    let asset = ASSETS.iter().find(|asset| asset.plain_name == "widget.js");
+    asset.expect("it is in the list above").reply(request, A_WHILE)
+}
+
+impl Asset {
+    /// The asset for ever, if that is its hashed name.
+    pub(crate) fn serve(&self, name: &str, request: &HeaderMap) -> Option<Response> {
+        (self.name() == name).then(|| self.reply(request, FOREVER))
     }
-    let mut response = (caching, asset.body(gzip)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if gzip {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+
+    fn reply(&self, request: &HeaderMap, cache: &'static str) -> Response {
+        let gzip = accepts_gzip(request);
+        let etag = self.etag(gzip);
+        let caching = [
+            (CACHE_CONTROL, HeaderValue::from_static(cache)),
+            (VARY, HeaderValue::from_static("accept-encoding")),
+            (ETAG, HeaderValue::try_from(&etag).expect("a tag is hex and quotes")),
+        ];
+        if is_known(request, &etag) {
+            return (StatusCode::NOT_MODIFIED, caching).into_response();
+        }
+        let mut response = (caching, self.body(gzip)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
     }
-    Some(response)
 }
 
 /// Whether `Accept-Encoding` names gzip, and not to refuse it.
-fn accepts_gzip(request: &HeaderMap) -> bool {
+pub(crate) fn accepts_gzip(request: &HeaderMap) -> bool {
     list(request, &ACCEPT_ENCODING).any(|coding| {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
         let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32));
@@ -133,8 +164,8 @@ fn list<'a>(request: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+pub(crate) fn gzip(bytes: &[u8], level: Compression) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), level);
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory takes every write")
 }
 
@@ -195,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_known_tag_is_answered_without_a_body() {
-        let name = name_of("countdown.js");
+        let name = name_of("store.js");
         let hash = &lookup(name).unwrap().hash;
         let leak = |text: String| -> &'static str { text.leak() };
         for known in [format!("\"{hash}\""), format!("\"x\", W/\"{hash}\""), "*".to_owned()] {
@@ -208,6 +239,25 @@ mod tests {
         assert_eq!(get(name, &known).await.0, StatusCode::OK);
     }
 
+    #[tokio::test]
+    async fn a_theme_is_served_by_its_own_name_alone() {
+        let theme = Asset::theme(":root { --accent: red }".to_owned());
+        assert!(theme.url().starts_with("/assets/theme-") && theme.url().ends_with(".css"));
+        let reply = theme.serve(theme.name(), &HeaderMap::new()).unwrap();
+        assert_eq!(
+            (reply.headers()[CACHE_CONTROL].as_bytes(), reply.headers()[CONTENT_TYPE].as_bytes()),
+            (FOREVER.as_bytes(), CSS.as_bytes())
+        );
+        assert!(theme.serve("theme.css", &HeaderMap::new()).is_none());
+        assert!(serve(theme.name(), &HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn the_widgets_address_stays_so_its_copies_do_not() {
+        let reply = widget(&HeaderMap::new());
+        assert_eq!(reply.headers()[CACHE_CONTROL], A_WHILE);
+    }
+
     #[test]
     fn an_unknown_name_is_not_found() {
         for name in ["app.css", "../Cargo.toml", ""] {
@@ -217,8 +267,8 @@ mod tests {
 
     #[test]
     fn style_and_script_leave_room_in_the_first_view() {
-        let storefront = ASSETS.iter().filter(|asset| !asset.plain_name.starts_with("console"));
-        let sent: usize = storefront.map(|asset| asset.gzipped.len()).sum();
-        assert!(sent < 6_000, "style, script and icon take {sent} bytes of the 14 KB");
+        let first = ["app.css", "store.js", "favicon.svg"].map(name_of);
+        let sent: usize = first.iter().map(|name| lookup(name).unwrap().gzipped.len()).sum();
+        assert!(sent < 9_000, "style, script and icon take {sent} bytes of the 14 KB");
     }
 }

@@ -1,6 +1,7 @@
-//! Points and spans of time as text. Times are milliseconds since the Unix epoch; text is UTC.
+//! Points and spans of time as text. Times are milliseconds since the Unix epoch; text is UTC. What differs by
+//! language is handed in by [`super::words`].
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 
 /// For machines, as in `datetime="…"`: RFC 3339 UTC with milliseconds.
 pub(super) fn rfc3339(at_ms: i64) -> String {
@@ -8,10 +9,19 @@ pub(super) fn rfc3339(at_ms: i64) -> String {
 }
 
 /// For people: `23 Nov 2026, 10:00 UTC`, with seconds where a sale does not start on the minute.
-pub(super) fn readable(at_ms: i64) -> String {
+///
+/// `day` has `{d}`, `{m}` and `{y}` for day, month and year.
+pub(super) fn readable(at_ms: i64, day: &str, months: &[&str; 12]) -> String {
     let on_the_minute = at_ms.rem_euclid(60_000) < 1_000;
-    let format = if on_the_minute { "%-d %b %Y, %H:%M UTC" } else { "%-d %b %Y, %H:%M:%S UTC" };
-    timestamp(at_ms).strftime(format).to_string()
+    let at = timestamp(at_ms).to_zoned(TimeZone::UTC);
+    // A month is 1 to 12.
+    let month = months.get(usize::from(at.month().unsigned_abs()) - 1).copied().unwrap_or_default();
+    let day = day
+        .replace("{d}", &at.day().to_string())
+        .replace("{m}", month)
+        .replace("{y}", &at.year().to_string());
+    let time = at.strftime(if on_the_minute { "%H:%M" } else { "%H:%M:%S" });
+    format!("{day}, {time} UTC")
 }
 
 /// For people who read a log: `2026-11-23 10:00:00 UTC`.
@@ -35,16 +45,17 @@ pub(crate) fn from_field(text: &str) -> Option<i64> {
 /// A span in its two largest units, such as `9 min 12 s`; zero when it is over.
 ///
 /// A begun second counts, so that a countdown shows `0 s` only once its end has come. A no-break space ties
-/// each number to its unit. `assets/countdown.js` writes the same.
-pub(super) fn span(ms: i64) -> String {
-    const UNITS: [(&str, i64); 4] = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
+/// each number to its unit. `assets/store.js` writes the same.
+/// `units` are those for days, hours, minutes and seconds.
+pub(super) fn span(ms: i64, units: &[&str; 4]) -> String {
+    const SIZES: [i64; 4] = [86_400, 3_600, 60, 1];
     let seconds = ms.max(0).saturating_add(999) / 1_000;
-    let Some(first) = UNITS.iter().position(|(_, size)| seconds >= *size) else {
-        return "0\u{a0}s".to_owned();
+    let Some(first) = SIZES.iter().position(|size| seconds >= *size) else {
+        return format!("0\u{a0}{}", units[3]);
     };
     let mut rest = seconds;
     let mut parts = Vec::with_capacity(2);
-    for (name, size) in UNITS.iter().skip(first).take(2) {
+    for (name, size) in units.iter().zip(SIZES).skip(first).take(2) {
         let count = rest / size;
         rest %= size;
         if count > 0 {
@@ -66,6 +77,17 @@ mod tests {
 
     /// 2026-11-23T10:00:00Z.
     const TEN: i64 = 1_795_428_000_000;
+    const UNITS: [&str; 4] = ["d", "h", "min", "s"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+    fn readable(at_ms: i64) -> String {
+        super::readable(at_ms, "{d} {m} {y}", &MONTHS)
+    }
+
+    fn span(ms: i64) -> String {
+        super::span(ms, &UNITS)
+    }
 
     #[test]
     fn machines_get_milliseconds_and_z() {

@@ -98,6 +98,11 @@ impl<'a> Operator<'a> {
     }
 }
 
+/// The cookie of somebody who has signed in.
+pub(crate) fn session(server: &Server, token: &str) -> String {
+    cookie_of(&sign_in(server, token, &[]), "flashsale_console").to_owned()
+}
+
 pub(crate) fn sign_in(server: &Server, token: &str, headers: &[(&str, &str)]) -> Reply {
     let mut all = vec![FORM];
     all.extend(headers);

@@ -14,15 +14,21 @@ const SALES: &str = "/api/v1/admin/sales";
 const FUTURE: &str = "2099-01-01T00:00:00.000Z";
 
 /// A stream of events, read line by line.
-struct Events(BufReader<TcpStream>);
+pub(crate) struct Events(BufReader<TcpStream>);
 
 impl Events {
-    fn open(server: &Server, path: &str) -> Self {
+    pub(crate) fn open(server: &Server, path: &str) -> Self {
+        Self::open_with(server, path, &[])
+    }
+
+    pub(crate) fn open_with(server: &Server, path: &str, headers: &[(&str, &str)]) -> Self {
+        let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let address = server.url.trim_start_matches("http://");
         let mut line = TcpStream::connect(address).expect("a connection");
         // Nothing here takes so long, unless it never comes.
         line.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
-        write!(line, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("sent");
+        write!(line, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{more}\r\n")
+            .expect("sent");
         let mut reader = BufReader::new(line);
         let head: Vec<String> = (&mut reader)
             .lines()
@@ -42,7 +48,7 @@ impl Events {
     }
 
     /// The next event and its data; `None` at the end.
-    fn next(&mut self) -> Option<(String, Value)> {
+    pub(crate) fn next(&mut self) -> Option<(String, Value)> {
         let mut name = String::new();
         loop {
             let line = self.line()?;

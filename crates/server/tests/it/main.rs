@@ -2,11 +2,11 @@
 
 mod admin;
 mod bad_input;
+mod board;
 mod browser;
 mod cli;
 mod cluster;
 mod console;
-mod console_browser;
 mod crash;
 mod events;
 mod exports;

@@ -1,5 +1,11 @@
 //! Whether the promises hold for a sale right now: counted row by row, as `flashsale verify` does.
 
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use axum::{
     Json,
     extract::State,
@@ -7,7 +13,10 @@ use axum::{
 };
 use flashsale_core::ids::SaleId;
 use http::{StatusCode, header};
+use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::Semaphore;
+use tracing::debug;
 
 use super::{App, Desk, Problem, SalePath};
 use crate::{
@@ -15,6 +24,13 @@ use crate::{
     verdict::{self, Check},
     web::console::{self as web, Here},
 };
+
+/// How old a verdict grows while somebody watches.
+const AGAIN: Duration = Duration::from_secs(10);
+/// How many times as long as it took nothing is checked after a check.
+const REST: u32 = 20;
+/// For how long the verdict on a sale is kept that nobody watches.
+const KEPT: Duration = Duration::from_secs(600);
 
 /// The promises of a sale, checked.
 #[derive(Serialize)]
@@ -41,6 +57,48 @@ impl Integrity {
     }
 }
 
+/// Checks sales again and again while somebody watches them, one at a time, and never so often that the counting takes a
+/// notable part of the machine.
+pub(crate) struct Judge {
+    verdicts: Mutex<HashMap<SaleId, (Instant, Arc<Integrity>)>>,
+    /// Whose turn it is to count.
+    turn: Arc<Semaphore>,
+}
+
+impl Default for Judge {
+    fn default() -> Self {
+        Self { verdicts: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+impl Judge {
+    /// The newest verdict on a sale. Where it has grown old, a new one is on its way.
+    pub(crate) fn newest(&self, app: &App, sale: &SaleId) -> Option<Arc<Integrity>> {
+        let newest = self.verdicts.lock().get(sale).cloned();
+        let is_old = newest.as_ref().is_none_or(|(when, verdict)| {
+            let took = Duration::from_millis(verdict.took_ms.cast_unsigned());
+            when.elapsed() > AGAIN.max(took * REST)
+        });
+        if is_old && let Ok(turn) = self.turn.clone().try_acquire_owned() {
+            let (app, sale) = (app.clone(), sale.clone());
+            tokio::spawn(async move {
+                match Integrity::of(&app, &sale).await {
+                    Ok(verdict) => app.judge.keep(sale, Arc::new(verdict)),
+                    Err(error) => debug!(%sale, %error, "the promises cannot be checked right now"),
+                }
+                drop(turn);
+            });
+        }
+        newest.map(|(_, verdict)| verdict)
+    }
+
+    fn keep(&self, sale: SaleId, verdict: Arc<Integrity>) {
+        let mut verdicts = self.verdicts.lock();
+        verdicts.retain(|_, (when, _)| when.elapsed() < KEPT);
+        verdicts.insert(sale, (Instant::now(), verdict));
+    }
+}
+
 /// `GET /console/sales/{saleId}/integrity`: checks, and shows it.
 pub(super) async fn show(State(app): State<App>, desk: Desk, sale: SalePath) -> Response {
     let shown = async {
@@ -56,6 +114,7 @@ pub(super) async fn show(State(app): State<App>, desk: Desk, sale: SalePath) -> 
 /// `POST /console/sales/{saleId}/integrity`: the same for the script.
 pub(super) async fn check(State(app): State<App>, sale: SalePath) -> Result<Response, Problem> {
     let sale: SaleId = path(sale)?.parse()?;
-    let integrity = Integrity::of(&app, &sale).await?;
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(integrity)).into_response())
+    let integrity = Arc::new(Integrity::of(&app, &sale).await?);
+    app.judge.keep(sale, integrity.clone());
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(&*integrity)).into_response())
 }

@@ -5,6 +5,7 @@
 
 mod form;
 mod integrity;
+mod live;
 mod records;
 mod sales;
 mod sign_in;
@@ -19,6 +20,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 
+pub(crate) use self::integrity::Judge;
 use super::{App, Problem, body};
 use crate::{
     admission::{self, Operator, Session},
@@ -61,6 +63,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/console/sales/{sale_id}/audit", get(records::audit))
         .route("/console/sales/{sale_id}/audit.csv", get(records::audit_csv))
         .route("/console/sales/{sale_id}/audit.ndjson", get(records::audit_ndjson))
+        .route("/console/sales/{sale_id}/live", get(live::watch))
         .route("/console/system", get(system::show))
         .route("/console/sign-out", post(sign_in::leave))
         .route_layer(middleware::from_fn_with_state(app.clone(), admission::require_operator));

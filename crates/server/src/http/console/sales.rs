@@ -17,8 +17,8 @@ use crate::{
 pub(super) async fn list(State(app): State<App>, desk: Desk) -> Response {
     match app.sales.statuses().await {
         Ok(sales) => {
-            let (sales, now) = (sales.iter().map(console_sale).collect(), app.sales.now().as_millis());
-            desk.page(StatusCode::OK, web::sales(desk.frame(Here::Sales), sales, now))
+            let sales = sales.iter().map(console_sale).collect();
+            desk.page(StatusCode::OK, web::sales(desk.frame(Here::Sales), sales))
         }
         Err(error) => desk.problem(&error.into()),
     }
@@ -27,8 +27,7 @@ pub(super) async fn list(State(app): State<App>, desk: Desk) -> Response {
 /// `GET /console/sales/{saleId}`: one sale, live.
 pub(super) async fn show(State(app): State<App>, desk: Desk, sale: SalePath) -> Response {
     on_sale(&app, &desk, sale, |status| {
-        let (sale, now) = (console_sale(status), status.now.as_millis());
-        desk.page(StatusCode::OK, web::sale(desk.frame(Here::Sales), sale, now))
+        desk.page(StatusCode::OK, web::sale(desk.frame(Here::Sales), console_sale(status)))
     })
     .await
 }

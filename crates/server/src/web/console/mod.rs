@@ -6,7 +6,7 @@ mod records;
 
 use askama::{Result, Template};
 
-use super::{SaleView, State, assets, moment};
+use super::{ENGLISH, SaleView, State, assets, moment};
 use crate::verdict::Check;
 
 pub(crate) use form::{Field, Kind, SaleForm};
@@ -159,7 +159,7 @@ pub(crate) struct SystemView {
 
 impl SystemView {
     fn up(&self) -> String {
-        moment::span(self.up_ms)
+        ENGLISH.span(self.up_ms)
     }
 }
 
@@ -174,14 +174,14 @@ pub(crate) fn error(frame: Frame, status: u16, title: &str, text: &str) -> Resul
 }
 
 /// All sales, the last one made first.
-pub(crate) fn sales(frame: Frame, mut sales: Vec<ConsoleSale>, now_ms: i64) -> Result<String> {
+pub(crate) fn sales(frame: Frame, mut sales: Vec<ConsoleSale>) -> Result<String> {
     sales.reverse();
-    SalesPage { frame, sales, now_ms }.render()
+    SalesPage { frame, sales }.render()
 }
 
 /// One sale, live.
-pub(crate) fn sale(frame: Frame, sale: ConsoleSale, now_ms: i64) -> Result<String> {
-    SalePage { frame, sale, now_ms }.render()
+pub(crate) fn sale(frame: Frame, sale: ConsoleSale) -> Result<String> {
+    SalePage { frame, sale }.render()
 }
 
 /// The form of a new sale, perhaps like another one.
@@ -237,7 +237,6 @@ struct ErrorPage<'a> {
 struct SalesPage {
     frame: Frame,
     sales: Vec<ConsoleSale>,
-    now_ms: i64,
 }
 
 #[derive(Template)]
@@ -245,7 +244,6 @@ struct SalesPage {
 struct SalePage {
     frame: Frame,
     sale: ConsoleSale,
-    now_ms: i64,
 }
 
 #[derive(Template)]

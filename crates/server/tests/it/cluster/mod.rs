@@ -3,6 +3,7 @@
 //! Services that a test stops, empties or pauses are its own, on free ports. The others are shared, and used under a
 //! namespace and in a database of the test's own.
 
+mod board;
 mod commands;
 mod console;
 mod faults;
