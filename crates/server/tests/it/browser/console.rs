@@ -425,3 +425,31 @@ async fn the_pages_keep_their_own_rules() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_live_page_shows_what_really_happens() {
+    let server = Server::demo();
+    browse(Script::On, |browser| {
+        let server = &server;
+        async move {
+            browser.open(server, "/console/sales/sale_1").await?;
+            browser.sign_in(TOKEN).await?;
+            browser.until("document.querySelector('[data-live=link]')?.textContent === 'Live.'").await?;
+            for user in ["ada", "ada", "ben"] {
+                server.buy("sale_1", user);
+            }
+            let says = |name: &str, text: &str| {
+                format!("document.querySelector('[data-live={name}]').textContent.trim() === '{text}'")
+            };
+            browser.until(&says("remaining", "98")).await?;
+            browser.until(&says("confirmed", "2")).await?;
+            let feed = "[...document.querySelectorAll('[data-live=feed] tbody tr')].map((row) => row.dataset.event).join()";
+            browser.until(&format!("{feed} === 'RESERVED,REJECTED_DUPLICATE,RESERVED'")).await?;
+            browser.until("document.querySelectorAll('.plot svg').length === 6").await?;
+            browser.until("document.querySelector('.line[data-line=attempts]').getAttribute('d').includes('L')").await?;
+            browser.until("document.querySelector('[data-integrity=holds]')").await?;
+            browser.assert_quiet_but(&[]).await
+        }
+    })
+    .await;
+}
