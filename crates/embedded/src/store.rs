@@ -28,8 +28,8 @@ const LIMIT_MIN: u32 = 1;
 // `NOT INDEXED` keeps SQLite on the key's own order: through the indexes it would have to sort each page.
 const ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, reserved_at, created_at, \
      confirmed_at, released_at FROM orders NOT INDEXED WHERE seq > ?2 AND sale_id = ?1 ORDER BY seq LIMIT ?3";
-pub(crate) const AUDIT: &str = "SELECT id, sale_id, user_id, event_type, metadata, created_at FROM order_audit_trail \
-     WHERE sale_id = ?1 AND key > ?2 AND key <= ?3 ORDER BY key, id";
+pub(crate) const AUDIT: &str = "SELECT id, ?1, user_id, event_type, metadata, created_at FROM trail_events \
+     WHERE key > ?2 AND key <= ?3 ORDER BY key, id";
 const NUMBER: &str = "SELECT no, last_place FROM sales WHERE id = ?1 \
      UNION ALL SELECT no, last_place FROM retired_sales WHERE id = ?1";
 const SALE: &str = "SELECT no, epoch, total_stock, last_place FROM sales WHERE id = ?1";

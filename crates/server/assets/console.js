@@ -161,9 +161,11 @@ function judge(verdict) {
     row.append(make("td", {}, check.holds ? "holds" : "broken"));
     return row;
   });
-  const table = spot("checks");
-  table.hidden = false;
-  table.querySelector("tbody").replaceChildren(...rows);
+  const checks = spot("checks");
+  checks.hidden = false;
+  // What is broken is shown at once; what holds, to whoever asks.
+  if (broken.length > 0) checks.open = true;
+  checks.querySelector("tbody").replaceChildren(...rows);
 }
 
 async function check(event) {

@@ -446,7 +446,7 @@ async fn the_live_page_shows_what_really_happens() {
             let feed = "[...document.querySelectorAll('[data-live=feed] tbody tr')].map((row) => row.dataset.event).join()";
             browser.until(&format!("{feed} === 'RESERVED,REJECTED_DUPLICATE,RESERVED'")).await?;
             browser.until("document.querySelectorAll('.plot svg').length === 6").await?;
-            browser.until("document.querySelector('.line[data-line=attempts]').getAttribute('d').includes('L')").await?;
+            browser.until("document.querySelector('.curve[data-line=attempts]')?.getAttribute('d').includes('L')").await?;
             browser.until("document.querySelector('[data-integrity=holds]')").await?;
             browser.assert_quiet_but(&[]).await
         }
