@@ -39,6 +39,10 @@ bench-n:
 bench-cluster:
     scripts/bench-cluster
 
+# Measure what 10,000 viewers of a sale cost, and what purchases keep.
+bench-viewers:
+    scripts/bench-viewers
+
 # Two replicas and three workers on the services of this machine (more flags may follow).
 cluster *args:
     scripts/cluster "$@"

@@ -362,3 +362,74 @@ impl Activity {
         busy.into_iter().map(|(_, sale, reading)| (sale.into(), Shown { reading, viewers: 0 })).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pulse(sales: &[(&str, u64, u32)]) -> Pulse {
+        let shown = |accepted, viewers| {
+            let reading = Reading { accepted, rejected: 0, latencies: vec![accepted] };
+            Shown { reading, viewers }
+        };
+        let sales =
+            sales.iter().map(|&(sale, accepted, viewers)| (sale.to_owned(), shown(accepted, viewers)));
+        Pulse { sales: sales.collect(), ..Pulse::default() }
+    }
+
+    /// What is new, by sale: accepted and viewers.
+    fn news(state: &mut State, pulses: &[(&str, Pulse)]) -> Vec<(String, u64, u32)> {
+        let pulses = pulses.iter().map(|(name, pulse)| ((*name).to_owned(), pulse.clone())).collect();
+        let news = state.take(pulses, "own");
+        let mut news: Vec<_> = news
+            .into_iter()
+            .map(|(sale, news)| (sale.to_string(), news.reading.accepted, news.viewers))
+            .collect();
+        news.sort();
+        news
+    }
+
+    #[test]
+    fn what_all_replicas_have_counted_since_is_summed() {
+        let mut state = State::default();
+        // What another one counted before it was first seen is not new; the own is.
+        let first = news(&mut state, &[("own", pulse(&[("a", 5, 1)])), ("other", pulse(&[("a", 1_000, 2)]))]);
+        assert_eq!(first, [("a".to_owned(), 5, 3)]);
+        let second =
+            news(&mut state, &[("own", pulse(&[("a", 7, 1)])), ("other", pulse(&[("a", 1_010, 0)]))]);
+        assert_eq!(second, [("a".to_owned(), 12, 1)]);
+    }
+
+    #[test]
+    fn a_sale_that_was_not_shown_for_a_while_goes_on_from_where_it_was() {
+        let mut state = State::default();
+        news(&mut state, &[("own", pulse(&[("a", 5, 0), ("b", 1, 0)]))]);
+        assert_eq!(news(&mut state, &[("own", pulse(&[]))]), []);
+        assert_eq!(news(&mut state, &[("own", pulse(&[("a", 6, 0)]))]), [("a".to_owned(), 1, 0)]);
+    }
+
+    #[test]
+    fn a_replica_that_is_gone_counts_no_more_and_one_that_comes_begins_anew() {
+        let mut state = State::default();
+        news(&mut state, &[("own", pulse(&[])), ("other", pulse(&[("a", 5, 9)]))]);
+        assert_eq!(news(&mut state, &[("own", pulse(&[]))]), []);
+        assert_eq!(state.pulses.len(), 1);
+        let back = news(&mut state, &[("own", pulse(&[])), ("other", pulse(&[("a", 500, 9)]))]);
+        assert_eq!(back, [("a".to_owned(), 0, 9)]);
+    }
+
+    #[test]
+    fn samples_and_sales_are_bounded() {
+        let mut state = State::default();
+        for number in 0..2 * SALES {
+            state.history(&format!("sale_{number}").parse().unwrap());
+        }
+        state.forget_the_idle();
+        assert_eq!(state.histories.len(), SALES);
+        let history = state.history(&"sale_1".parse().unwrap());
+        for at in 0..2 * SAMPLES as i64 {
+            history.push(Sample(at, 0, 0, 0, 0, 0, None, None, None, None, 0));
+        }
+        assert_eq!((history.samples.len(), history.samples[0].0), (SAMPLES, SAMPLES as i64));
+    }
+}
