@@ -85,9 +85,10 @@ impl Channel {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// Takes note of the newest state.
-    pub(super) fn look(&self, status: SaleStatus) {
+    /// Takes note of the newest state; how many units have gone since the last one.
+    pub(super) fn look(&self, status: SaleStatus) -> u32 {
         let mut state = self.0.lock();
+        let gone = status.sold().saturating_sub(state.status.sold());
         if shown(&status) != shown(&state.status) {
             state.version += 1;
             if matters(&status) != matters(&state.status) {
@@ -97,6 +98,7 @@ impl Channel {
         state.looked = Instant::now();
         state.edge = edge_of(&status, state.looked);
         state.status = status;
+        gone
     }
 
     pub(super) fn edge_has_come(&self) -> bool {

@@ -15,7 +15,10 @@ mod viewer;
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,6 +40,10 @@ const LOOK: Duration = Duration::from_millis(200);
 const BEAT: Duration = Duration::from_millis(20);
 /// The most events a second to all viewers together; beyond it, each is told less often.
 const EVENTS_A_SECOND: u32 = 10_000;
+/// The same while units go faster than anybody can read: those who buy come first.
+const EVENTS_A_SECOND_IN_A_RUSH: u32 = 5_000;
+/// How many units a second are a rush.
+const RUSH: u32 = 2_000;
 /// When a viewer is told that nothing has changed: a sign of life, and the time.
 const SILENCE: Duration = Duration::from_secs(15);
 /// Sales that are looked at side by side.
@@ -147,6 +154,7 @@ impl Hub {
     pub(crate) async fn run(self: Arc<Self>) {
         let origin = Instant::now();
         let (mut looked, mut looked_at_all) = (None::<Instant>, None::<Instant>);
+        let mut rush = false;
         loop {
             let somebody = self.somebody.notified();
             let (channels, overview) = {
@@ -161,13 +169,14 @@ impl Hub {
                 continue;
             }
             let viewers = self.viewers();
-            let pace = pace(viewers);
+            let pace = pace(viewers, rush);
             let due =
                 |last: Option<Instant>, every: Duration| last.is_none_or(|last| last.elapsed() >= every);
             // A sale that opens or closes by the clock is looked at when it does.
             if due(looked, LOOK) || channels.iter().any(|(_, channel)| channel.edge_has_come()) {
-                looked = Some(Instant::now());
-                self.look(&channels).await;
+                let before = looked.replace(Instant::now());
+                let gone = self.look(&channels).await;
+                rush = before.is_some_and(|before| is_rush(gone, before.elapsed()));
             }
             if let Some(overview) = overview
                 && due(looked_at_all, pace.max(overview.patience()))
@@ -186,11 +195,15 @@ impl Hub {
         }
     }
 
-    async fn look(&self, channels: &[(SaleId, Arc<Channel>)]) {
+    /// Looks at all of them; how many units have gone since the last look.
+    async fn look(&self, channels: &[(SaleId, Arc<Channel>)]) -> u32 {
+        let gone = AtomicU32::new(0);
         stream::iter(channels)
             .for_each_concurrent(LOOKS_AT_ONCE, async |(sale, channel)| {
                 match self.sales.status(sale.as_str()).await {
-                    Ok(status) => channel.look(status),
+                    Ok(status) => {
+                        gone.fetch_add(channel.look(status), Ordering::Relaxed);
+                    }
                     Err(Error::UnknownSale(_)) => {
                         channel.end();
                         self.watched.lock().channels.remove(sale);
@@ -200,6 +213,7 @@ impl Hub {
                 }
             })
             .await;
+        gone.into_inner()
     }
 }
 
@@ -216,8 +230,13 @@ impl Watched {
 }
 
 /// How often each viewer is told of changes, when there are so many.
-fn pace(viewers: u32) -> Duration {
-    (Duration::from_secs(1) * viewers / EVENTS_A_SECOND).max(LOOK)
+fn pace(viewers: u32, rush: bool) -> Duration {
+    let events = if rush { EVENTS_A_SECOND_IN_A_RUSH } else { EVENTS_A_SECOND };
+    (Duration::from_secs(1) * viewers / events).max(LOOK)
+}
+
+fn is_rush(units: u32, within: Duration) -> bool {
+    f64::from(units) >= f64::from(RUSH) * within.as_secs_f64()
 }
 
 fn closing() -> Error {
@@ -230,9 +249,11 @@ mod tests {
 
     #[test]
     fn a_crowd_is_told_less_often_and_never_more_than_five_times_a_second() {
-        assert_eq!(pace(1), LOOK);
-        assert_eq!(pace(2_000), LOOK);
-        assert_eq!(pace(10_000), Duration::from_secs(1));
-        assert_eq!(pace(50_000), Duration::from_secs(5));
+        assert_eq!(pace(1, true), LOOK);
+        assert_eq!(pace(2_000, false), LOOK);
+        assert_eq!(pace(10_000, false), Duration::from_secs(1));
+        assert_eq!(pace(10_000, true), Duration::from_secs(2));
+        assert_eq!(pace(50_000, false), Duration::from_secs(5));
+        assert!(is_rush(400, LOOK) && !is_rush(399, LOOK));
     }
 }
