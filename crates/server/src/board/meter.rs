@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -18,19 +15,19 @@ const STEPS: usize = 32;
 const FIRST_STEP_US: f64 = 20.0;
 const GROWTH: f64 = 1.5;
 
-/// The meters of all sales that were asked for since the start.
+/// The meters of the sales that are busy. One that is quiet for long is forgotten, and begins anew.
 #[derive(Default)]
-pub(super) struct Meters(RwLock<HashMap<Box<str>, Arc<Meter>>>);
+pub(super) struct Meters(RwLock<HashMap<Box<str>, Meter>>);
 
 /// The meter of a sale.
 #[derive(Default)]
-pub(super) struct Meter {
+struct Meter {
     accepted: AtomicU64,
     rejected: AtomicU64,
     latencies: [AtomicU64; STEPS],
 }
 
-/// What a meter shows: all since the start of its replica.
+/// What a meter shows: all since it began.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Reading {
     #[serde(rename = "a")]
@@ -44,14 +41,20 @@ pub(super) struct Reading {
 impl Meters {
     /// Counts a decision of a sale, which therefore exists.
     pub(super) fn count(&self, sale: &str, decision: &Decision, took: Duration) {
-        let known = self.0.read().get(sale).cloned();
-        let meter = known.unwrap_or_else(|| self.0.write().entry(sale.into()).or_default().clone());
-        match decision {
-            Decision::Reserved(_) => &meter.accepted,
-            Decision::AlreadyPurchased(_) | Decision::SoldOut | Decision::NotActive => &meter.rejected,
+        if let Some(meter) = self.0.read().get(sale) {
+            return meter.count(decision, took);
         }
-        .fetch_add(1, Ordering::Relaxed);
-        meter.latencies[step(took)].fetch_add(1, Ordering::Relaxed);
+        self.0.write().entry(sale.into()).or_default().count(decision, took);
+    }
+
+    /// Forgets the meters of these sales.
+    pub(super) fn forget(&self, sales: &[Box<str>]) {
+        if !sales.is_empty() {
+            let mut meters = self.0.write();
+            for sale in sales {
+                meters.remove(sale);
+            }
+        }
     }
 
     pub(super) fn read(&self) -> Vec<(Box<str>, Reading)> {
@@ -60,6 +63,15 @@ impl Meters {
 }
 
 impl Meter {
+    fn count(&self, decision: &Decision, took: Duration) {
+        let outcome = match decision {
+            Decision::Reserved(_) => &self.accepted,
+            Decision::AlreadyPurchased(_) | Decision::SoldOut | Decision::NotActive => &self.rejected,
+        };
+        outcome.fetch_add(1, Ordering::Relaxed);
+        self.latencies[step(took)].fetch_add(1, Ordering::Relaxed);
+    }
+
     fn read(&self) -> Reading {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Reading {
@@ -71,7 +83,7 @@ impl Meter {
 }
 
 impl Reading {
-    /// What has come since an earlier reading. A meter that went backwards is that of another start: all of it is new.
+    /// What has come since an earlier reading. A meter that went backwards has begun anew: all of it is new.
     pub(super) fn since(&self, before: Option<&Self>) -> Self {
         let Some(before) =
             before.filter(|before| self.accepted >= before.accepted && self.rejected >= before.rejected)

@@ -1,7 +1,7 @@
 //! What an operator sees of sales: how many attempts a second, how they end and how long they take, the stock, the queue.
 //!
 //! Each replica counts what it decides ([`meter`]). Once a second it shows its counts to all replicas, by what the profile
-//! has for that (`Vitals::share`), reads theirs, and keeps the sum as a sample of each sale that is busy or
+//! has for that (`Vitals::exchange`), reads theirs, and keeps the sum as a sample of each sale that is busy or
 //! watched. So every replica's console shows the same, and history is there before anybody looks.
 
 mod meter;
@@ -33,8 +33,6 @@ const BEAT: Duration = Duration::from_secs(1);
 const SAMPLES: usize = 600;
 /// The most sales of which samples are kept.
 const SALES: usize = 200;
-/// The most sales of which a replica's last reading is kept.
-const KEPT: usize = 5 * SALES;
 /// For how long a sale is sampled after anything of it has happened, or anybody has watched it.
 const BUSY: Duration = Duration::from_secs(600);
 
@@ -183,8 +181,8 @@ impl Board {
 
     /// What this replica shows.
     fn pulse(&self, seen: &mut Activity) -> Pulse {
-        let readings = self.meters.read();
-        let mut sales = seen.busy(readings);
+        let (mut sales, quiet) = seen.divide(self.meters.read());
+        self.meters.forget(&quiet);
         for (sale, viewers) in self.hub.viewers_by_sale().into_iter().take(SALES) {
             sales.entry(sale.to_string()).or_default().viewers = viewers;
         }
@@ -295,7 +293,7 @@ impl State {
     }
 
     /// Takes the pulses for the present ones; what is new in them, by sale. What another replica has counted before it
-    /// was first seen is not.
+    /// was first seen is not; a sale that it did not show a moment ago begins with nothing (`Activity`).
     fn take(&mut self, pulses: HashMap<String, Pulse>, own: &str) -> HashMap<SaleId, News> {
         let mut news: HashMap<SaleId, News> = HashMap::new();
         for (name, pulse) in &pulses {
@@ -312,18 +310,7 @@ impl State {
                 sum.viewers += shown.viewers;
             }
         }
-        self.pulses.retain(|name, _| pulses.contains_key(name));
-        for (name, pulse) in pulses {
-            // A sale that a replica shows no more keeps its last reading, so that what comes later is a difference.
-            let kept = self.pulses.remove(&name).map(|before| before.sales).unwrap_or_default();
-            let mut pulse = pulse;
-            for (sale, shown) in kept {
-                if pulse.sales.len() < KEPT {
-                    pulse.sales.entry(sale).or_insert(Shown { viewers: 0, ..shown });
-                }
-            }
-            self.pulses.insert(name, pulse);
-        }
+        self.pulses = pulses;
         news.retain(|_, news| news.reading.accepted + news.reading.rejected > 0 || news.viewers > 0);
         news
     }
@@ -343,23 +330,28 @@ impl History {
 struct Activity(HashMap<Box<str>, (u64, Instant)>);
 
 impl Activity {
-    /// The readings of the sales that have been busy of late, the busiest of late first where they are too many.
-    fn busy(&mut self, readings: Vec<(Box<str>, Reading)>) -> HashMap<String, Shown> {
+    /// The sales that have been busy of late, those of last where they are too many; and the others, whose meters begin
+    /// anew when they are busy again. So whoever sees a sale for the first time may take its reading for what is new.
+    fn divide(&mut self, readings: Vec<(Box<str>, Reading)>) -> (HashMap<String, Shown>, Vec<Box<str>>) {
         let now = Instant::now();
-        let mut busy: Vec<(Instant, Box<str>, Reading)> = Vec::new();
+        let mut all: Vec<(Instant, Box<str>, Reading)> = Vec::with_capacity(readings.len());
         for (sale, reading) in readings {
             let count = reading.accepted + reading.rejected;
             let seen = self.0.entry(sale.clone()).or_insert((0, now));
             if seen.0 != count {
                 *seen = (count, now);
             }
-            if now.duration_since(seen.1) < BUSY {
-                busy.push((seen.1, sale, reading));
-            }
+            all.push((seen.1, sale, reading));
         }
-        busy.sort_by_key(|(when, ..)| std::cmp::Reverse(*when));
-        busy.truncate(SALES);
-        busy.into_iter().map(|(_, sale, reading)| (sale.into(), Shown { reading, viewers: 0 })).collect()
+        all.sort_by_key(|(when, ..)| std::cmp::Reverse(*when));
+        let is_busy = |(when, ..): &(Instant, _, _)| now.duration_since(*when) < BUSY;
+        let busy = all.iter().take(SALES).take_while(|one| is_busy(one)).count();
+        let quiet: Vec<Box<str>> = all.split_off(busy).into_iter().map(|(_, sale, _)| sale).collect();
+        for sale in &quiet {
+            self.0.remove(sale);
+        }
+        let shown = |(_, sale, reading): (_, Box<str>, _)| (sale.into(), Shown { reading, viewers: 0 });
+        (all.into_iter().map(shown).collect(), quiet)
     }
 }
 
@@ -401,11 +393,28 @@ mod tests {
     }
 
     #[test]
-    fn a_sale_that_was_not_shown_for_a_while_goes_on_from_where_it_was() {
+    fn what_is_not_shown_any_more_begins_anew_so_that_nothing_old_is_taken_for_new() {
+        let reading = |accepted| Reading { accepted, ..Reading::default() };
+        let mut activity = Activity::default();
+        let sales = |count| (0..count).map(|number| (format!("sale_{number}").into(), reading(1))).collect();
+        let (shown, quiet) = activity.divide(sales(SALES + 3));
+        assert_eq!((shown.len(), quiet.len(), activity.0.len()), (SALES, 3, SALES));
+        // Long ago, as far as the clock of this machine goes back.
+        let long_ago = Instant::now().checked_sub(BUSY);
+        let Some(long_ago) = long_ago else { return };
+        activity.0.insert("old".into(), (5, long_ago));
+        let (shown, quiet) = activity.divide(vec![("old".into(), reading(5)), ("new".into(), reading(1))]);
+        assert!(shown.len() == 1 && shown.contains_key("new"), "{shown:?}");
+        assert_eq!(quiet, [Box::from("old")]);
+        let meters = Meters::default();
+        meters.count("old", &Decision::SoldOut, Duration::ZERO);
+        meters.forget(&quiet);
+        assert!(meters.read().is_empty());
+        // To whoever did not see it a moment ago, all of it is new.
         let mut state = State::default();
-        news(&mut state, &[("own", pulse(&[("a", 5, 0), ("b", 1, 0)]))]);
-        assert_eq!(news(&mut state, &[("own", pulse(&[]))]), []);
-        assert_eq!(news(&mut state, &[("own", pulse(&[("a", 6, 0)]))]), [("a".to_owned(), 1, 0)]);
+        news(&mut state, &[("own", pulse(&[])), ("other", pulse(&[]))]);
+        let back = news(&mut state, &[("own", pulse(&[])), ("other", pulse(&[("a", 3, 0)]))]);
+        assert_eq!(back, [("a".to_owned(), 3, 0)]);
     }
 
     #[test]

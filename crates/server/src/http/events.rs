@@ -9,7 +9,7 @@ use http::{HeaderName, header};
 
 use super::{
     App,
-    problem::{LookupProblems, Problem},
+    problem::{LookupProblems, Problem, ProblemBody},
 };
 use crate::live::Viewer;
 
@@ -45,7 +45,10 @@ pub(crate) async fn of_sale(
     get,
     path = "/api/v1/events",
     tag = "sale",
-    responses((status = 200, description = "A stream that does not end by itself", body = String, content_type = "text/event-stream"))
+    responses(
+        (status = 200, description = "A stream that does not end by itself", body = String, content_type = "text/event-stream"),
+        (status = 503, description = "Too many watch already, or a part that is needed is away", body = ProblemBody, content_type = "application/problem+json"),
+    )
 )]
 pub(crate) async fn of_all(State(app): State<App>) -> Result<Response, Problem> {
     Ok(streamed(app.hub.watch_all().await?))

@@ -66,6 +66,8 @@ pub(crate) struct Desk {
     app: App,
     words: &'static Words,
     gzip: bool,
+    /// Whether it is a browser that asks, which wants pages.
+    html: bool,
     place: Place,
 }
 
@@ -78,6 +80,7 @@ impl FromRequestParts<App> for Desk {
             app: app.clone(),
             words: Words::asked_for(&parts.headers),
             gzip: web::assets::accepts_gzip(&parts.headers),
+            html: wants_html(&parts.headers),
             place: if framed { Place::Frame } else { Place::Page },
         })
     }
@@ -101,6 +104,11 @@ impl Desk {
             Place::Frame => web::pages::frame(self.look(), view(sale), visit, self.app.embed.origins()),
         };
         self.page(status, keep, html)
+    }
+
+    /// What went wrong where programs may ask as well: a page for a browser, a problem for a program.
+    pub(super) fn answer(&self, problem: Problem) -> Response {
+        if self.html { self.problem(&problem) } else { problem.into_response() }
     }
 
     fn problem(&self, problem: &Problem) -> Response {
@@ -252,9 +260,8 @@ pub(crate) async fn asset(
 }
 
 /// Any other path: a page for a browser, a problem for a program.
-pub(crate) async fn unknown(desk: Desk, uri: Uri, headers: HeaderMap) -> Response {
-    let problem = Problem::new(StatusCode::NOT_FOUND, format!("There is nothing at {}", uri.path()));
-    if wants_html(&headers) { desk.problem(&problem) } else { problem.into_response() }
+pub(crate) async fn unknown(desk: Desk, uri: Uri) -> Response {
+    desk.answer(Problem::new(StatusCode::NOT_FOUND, format!("There is nothing at {}", uri.path())))
 }
 
 /// A known path with a method that it does not have.

@@ -1,8 +1,8 @@
 //! The widget: a sale in a frame on somebody else's page, the script that puts it there, and an example of such a page.
 
 use axum::{
-    extract::{Query, State},
-    response::{IntoResponse, Response},
+    extract::{Query, State, rejection::QueryRejection},
+    response::Response,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
@@ -72,19 +72,25 @@ pub(crate) struct Shown {
 pub(crate) async fn example(
     State(app): State<App>,
     desk: Desk,
-    Query(Shown { sale }): Query<Shown>,
+    query: Result<Query<Shown>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
-    if app.embed.is_forbidden() {
-        return Problem::new(StatusCode::NOT_FOUND, "Frames are forbidden here (embed-origins)")
-            .into_response();
-    }
-    let sales = match app.sales.statuses().await {
-        Ok(sales) => sales,
-        Err(error) => return Problem::from(error).into_response(),
+    let shown = async {
+        let Query(Shown { sale }) =
+            query.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+        if app.embed.is_forbidden() {
+            return Err(Problem::new(StatusCode::NOT_FOUND, "Frames are forbidden here (embed-origins)"));
+        }
+        let sale = match sale {
+            Some(sale) => Some(sale),
+            None => web::pages::foremost(app.sales.statuses().await?.iter().map(view).collect()),
+        };
+        Ok(web::pages::example(sale.as_deref().unwrap_or("sale_1"), &origin(&headers)))
     };
-    let sale = sale.or_else(|| web::pages::foremost(sales.iter().map(view).collect()));
-    let html = web::pages::example(sale.as_deref().unwrap_or("sale_1"), &origin(&headers));
+    let html = match shown.await {
+        Ok(html) => html,
+        Err(problem) => return desk.answer(problem),
+    };
     let mut page = desk.page(StatusCode::OK, Keep::Nobody, html);
     let policy = HeaderValue::from_static(web::EXAMPLE_POLICY);
     page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
