@@ -3,7 +3,7 @@
 //! A purchase is decided in memory under a short lock ([`Embedded::inventory`]), and, inside the same
 //! critical section, appended to the ledger's bounded commit queue, so that ledger order is decision order.
 //! One thread commits what waits in groups (`ledger`), and only then are the waiting replies completed.
-//! What is reserved is the order queue ([`Embedded::queue`], a cursor over the ledger), which the order
+//! What is reserved is the order queue ([`Embedded::queue`], the ledger's rows themselves), which the order
 //! worker of `flashsale-core` has confirmed in the store ([`Embedded::store`]).
 //!
 //! Memory is rebuilt from the ledger alone. When a write or an fsync fails, selling stops at once and for
@@ -116,11 +116,11 @@ impl Embedded {
     pub fn open(folder: &Folder, clock: Arc<dyn Clock>, ids: Arc<dyn OrderIds>) -> Result<Self, OpenError> {
         let path = folder.path().join(FILE_NAME);
         let (ledger, recovered) = ledger::Ledger::open(&path)?;
-        let (found, cursor) = (recovered.found, recovered.cursor);
+        let found = recovered.found;
         let operators = Arc::new(operators::Operators::new(path, ledger.readers.clone()));
         let sales = sales::Sales::new(recovered.cells, recovered.next_no);
         let engine = Arc::new(inventory::Engine::new(sales, ledger, clock, ids));
-        let queue = Arc::new(queue::LedgerQueue::new(engine.clone(), cursor));
+        let queue = Arc::new(queue::LedgerQueue::new(engine.clone()));
         Ok(Self { engine, queue, operators, found })
     }
 

@@ -9,8 +9,8 @@ use flashsale_core::{
 use rusqlite::{Connection, Params};
 
 use crate::{
-    ledger::record::{PLACE_BITS, kind},
-    store::{AUDIT, audit_event, number, order},
+    ledger::record::{PLACE_BITS, keys_of, kind},
+    store::{AUDIT, audit_event, ended_order, live_order, number, order},
 };
 
 /// Units that one page of a search looks through at most.
@@ -18,10 +18,15 @@ const UNITS: i64 = 50_000;
 /// Places that one page of a search looks through at most: about a quarter of a second.
 const PLACES: i64 = 1_000_000;
 
-const COLUMNS: &str = "SELECT orders.seq, orders.id, sale_id, orders.epoch, unit, user_id, status, reserved_at, \
-     orders.created_at, confirmed_at, released_at";
-const PRESENT: &str = "FROM orders JOIN sales ON sales.id = orders.sale_id AND sales.epoch = orders.epoch \
-     WHERE sale_id = ?1";
+const BY_ID: &str = concat!(live_order!(), " WHERE id = ?1 AND key > ?2 AND key < ?3");
+const ENDED_BY_ID: &str = concat!(ended_order!(), " WHERE id = ?1 AND key > ?2 AND key < ?3");
+const BY_USER: &str = concat!(live_order!(), " WHERE user_id = ?1 AND key >> 40 = ?2");
+const DOWN_FROM: &str = concat!(
+    live_order!(),
+    " WHERE key < ?1 AND key >= ?2 AND (?3 IS NULL OR confirmed = ?3) ORDER BY key DESC LIMIT ?4"
+);
+const ENDED_DOWN_FROM: &str =
+    concat!(ended_order!(), " WHERE key < ?1 AND key > ?2 ORDER BY key DESC LIMIT ?3");
 
 /// Orders of a sale; `None` when there is no such sale.
 pub(crate) fn orders(
@@ -29,21 +34,19 @@ pub(crate) fn orders(
     sale: &SaleId,
     find: &FindOrders,
 ) -> rusqlite::Result<Option<Found<Order>>> {
-    if number(connection, sale)?.is_none() {
-        return Ok(None);
-    }
-    let sale = sale.as_str();
+    let Some((no, _)) = number(connection, sale)? else { return Ok(None) };
+    let search = Search { connection, sale, no, find };
     let mut found = if let Some(id) = find.order {
-        Found { rows: query(connection, "AND orders.id = ?2", (sale, id.to_string()))?, next: None }
+        let (first, end) = keys_of(no);
+        let mut rows = search.rows(BY_ID, (id.0.as_bytes(), first, end))?;
+        rows.extend(search.rows(ENDED_BY_ID, (id.0.as_bytes(), first, end))?);
+        Found { rows, next: None }
     } else if is_released(find.status) {
-        released(connection, sale, find)?
+        search.ended()?
     } else if let Some(user) = &find.user {
-        Found {
-            rows: query(connection, "AND released_at IS NULL AND user_id = ?2", (sale, user.as_str()))?,
-            next: None,
-        }
+        Found { rows: search.rows(BY_USER, (user.as_str(), no))?, next: None }
     } else {
-        live(connection, sale, find)?
+        search.live()?
     };
     let wanted = |order: &Order| {
         find.user.as_ref().is_none_or(|user| order.user_id == *user)
@@ -57,50 +60,57 @@ fn is_released(status: Option<OrderStatus>) -> bool {
     matches!(status, Some(OrderStatus::Expired | OrderStatus::Cancelled))
 }
 
-fn query(connection: &Connection, condition: &str, values: impl Params) -> rusqlite::Result<Vec<Order>> {
-    let mut statement = connection.prepare_cached(&format!("{COLUMNS} {PRESENT} {condition}"))?;
-    statement.query_map(values, order)?.map(|row| row.map(|(_, order)| order)).collect()
+/// A search for orders of a sale.
+struct Search<'a> {
+    connection: &'a Connection,
+    sale: &'a SaleId,
+    no: u32,
+    find: &'a FindOrders,
 }
 
-/// Live orders, by unit downwards, which the index of units has in this order.
-fn live(connection: &Connection, sale: &str, find: &FindOrders) -> rusqlite::Result<Found<Order>> {
-    let mut last = connection.prepare_cached(
-        "SELECT coalesce(max(unit), 0) FROM orders JOIN sales ON sales.id = orders.sale_id \
-         AND sales.epoch = orders.epoch WHERE sale_id = ?1 AND released_at IS NULL",
-    )?;
-    let before = match find.before {
-        Some(before) => before,
-        None => last.query_row([sale], |row| row.get::<_, i64>(0))?.saturating_add(1),
-    };
-    let stretch = before.saturating_sub(UNITS).max(1);
-    let status = find.status.map(OrderStatus::as_str);
-    let limit = find.limit.max(1);
-    let rows = query(
-        connection,
-        "AND released_at IS NULL AND unit < ?2 AND unit >= ?3 AND (?4 IS NULL OR status = ?4) \
-         ORDER BY unit DESC LIMIT ?5",
-        (sale, before, stretch, status, limit),
-    )?;
-    let next = if rows.len() == limit as usize {
-        rows.last().map(|order| i64::from(order.unit.0)).filter(|unit| *unit > 1)
-    } else {
-        Some(stretch).filter(|stretch| *stretch > 1)
-    };
-    Ok(Found { rows, next })
-}
+impl Search<'_> {
+    fn rows(&self, sql: &str, values: impl Params) -> rusqlite::Result<Vec<Order>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.query_map(values, |row| order(row, self.sale))?.collect()
+    }
 
-/// Orders that ended, the newest first.
-fn released(connection: &Connection, sale: &str, find: &FindOrders) -> rusqlite::Result<Found<Order>> {
-    let limit = find.limit.max(1);
-    let sql = format!(
-        "{COLUMNS} {PRESENT} AND released_at IS NOT NULL AND orders.seq < ?2 ORDER BY orders.seq DESC LIMIT ?3"
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map((sale, find.before.unwrap_or(i64::MAX), limit), order)?;
-    let (keys, rows): (Vec<i64>, Vec<Order>) =
-        rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().unzip();
-    let full = rows.len() == limit as usize;
-    Ok(Found { rows, next: keys.last().copied().filter(|_| full) })
+    /// Live orders, by unit downwards.
+    fn live(&self) -> rusqlite::Result<Found<Order>> {
+        let (first, end) = keys_of(self.no);
+        let before = match self.find.before {
+            Some(unit) => first + unit.clamp(0, end - first),
+            None => self.connection.query_row(
+                "SELECT 1 + coalesce(max(key), ?1) FROM live_orders WHERE key >= ?1 AND key < ?2",
+                (first, end),
+                |row| row.get(0),
+            )?,
+        };
+        let stretch = before.saturating_sub(UNITS).max(first + 1);
+        let confirmed = self.find.status.map(|status| status == OrderStatus::Confirmed);
+        let limit = self.find.limit.max(1);
+        let rows = self.rows(DOWN_FROM, (before, stretch, confirmed, limit))?;
+        let next = if rows.len() == limit as usize {
+            rows.last().map(|order| i64::from(order.unit.0))
+        } else {
+            Some(stretch - first)
+        };
+        Ok(Found { rows, next: next.filter(|unit| *unit > 1) })
+    }
+
+    /// Orders that ended, the newest first.
+    fn ended(&self) -> rusqlite::Result<Found<Order>> {
+        let (first, end) = keys_of(self.no);
+        let limit = self.find.limit.max(1);
+        let before = self.find.before.map_or(end, |place| first + place.clamp(0, end - first));
+        let mut statement = self.connection.prepare_cached(ENDED_DOWN_FROM)?;
+        let rows = statement.query_map((before, first, limit), |row| {
+            Ok((row.get::<_, i64>(0)? - first, order(row, self.sale)?))
+        })?;
+        let (places, rows): (Vec<i64>, Vec<Order>) =
+            rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().unzip();
+        let full = rows.len() == limit as usize;
+        Ok(Found { rows, next: places.last().copied().filter(|_| full) })
+    }
 }
 
 /// Events of a sale's trail; `None` when there is no such sale.

@@ -15,41 +15,59 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::{
     inventory::Engine,
     ledger::{
-        Readers, parsed,
-        record::{PLACE_BITS, kind},
+        Readers, moment, order_id, parsed,
+        record::{PLACE_BITS, keys_of, kind},
         unreadable,
     },
     search,
 };
 
+/// The columns of a live order, of one sale.
+macro_rules! live_order {
+    () => {
+        "SELECT key, id, epoch, key & 0xFFFFFFFFFF, user_id, CASE confirmed WHEN 1 THEN 'CONFIRMED' ELSE 'RESERVED' END, \
+         reserved_at, CASE confirmed WHEN 1 THEN confirmed_at END, NULL FROM live_orders"
+    };
+}
+/// The same of one that ended.
+macro_rules! ended_order {
+    () => {
+        "SELECT key, id, epoch, unit, user_id, status, reserved_at, confirmed_at, released_at FROM ended_orders"
+    };
+}
+pub(crate) use {ended_order, live_order};
+
 /// A page needs at least one row, or it would never come to an end.
 const LIMIT_MIN: u32 = 1;
 
-// `NOT INDEXED` keeps SQLite on the key's own order: through the indexes it would have to sort each page.
-const ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, reserved_at, created_at, \
-     confirmed_at, released_at FROM orders NOT INDEXED WHERE seq > ?2 AND sale_id = ?1 ORDER BY seq LIMIT ?3";
+/// Where the cursor of a sale's orders leaves the units of the live ones for the places of those that ended.
+const ENDED: i64 = 1 << PLACE_BITS;
+
+const LIVE_ORDERS: &str = concat!(live_order!(), " WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3");
+const ENDED_ORDERS: &str = concat!(ended_order!(), " WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3");
 pub(crate) const AUDIT: &str = "SELECT id, ?1, user_id, event_type, metadata, created_at FROM trail_events \
      WHERE key > ?2 AND key <= ?3 ORDER BY key, id";
 const NUMBER: &str = "SELECT no, last_place FROM sales WHERE id = ?1 \
      UNION ALL SELECT no, last_place FROM retired_sales WHERE id = ?1";
 const SALE: &str = "SELECT no, epoch, total_stock, last_place FROM sales WHERE id = ?1";
-const ORDER_FIGURES: &str = "SELECT \
-     count(*) FILTER (WHERE epoch = ?2 AND status = 'RESERVED'), \
-     count(*) FILTER (WHERE epoch = ?2 AND status = 'CONFIRMED'), \
-     count(*) FILTER (WHERE epoch = ?2 AND released_at IS NOT NULL), \
-     count(*) FILTER (WHERE epoch <> ?2), \
-     count(*) FILTER (WHERE epoch = ?2 AND released_at IS NULL AND unit NOT BETWEEN 1 AND ?3), \
-     count(DISTINCT unit) FILTER (WHERE epoch = ?2 AND released_at IS NULL AND unit BETWEEN 1 AND ?3) \
-     FROM orders WHERE sale_id = ?1";
-const USERS_WITH_TWO: &str = "SELECT count(*) FROM (SELECT 1 FROM orders \
-     WHERE sale_id = ?1 AND epoch = ?2 AND released_at IS NULL GROUP BY user_id HAVING count(*) > 1)";
-const UNITS_SOLD_TWICE: &str = "SELECT count(*) FROM (SELECT 1 FROM orders \
-     WHERE sale_id = ?1 AND epoch = ?2 AND released_at IS NULL GROUP BY unit HAVING count(*) > 1)";
-const ORDERS_WITHOUT_RECORD: &str = "SELECT \
-     (SELECT count(*) FROM orders LEFT JOIN reserved ON reserved.order_id = orders.id \
-      WHERE orders.sale_id = ?1 AND reserved.order_id IS NULL) + \
-     (SELECT count(*) FROM reserved LEFT JOIN orders ON orders.id = reserved.order_id \
-      WHERE orders.id IS NULL)";
+const LIVE_FIGURES: &str = "SELECT \
+     count(*) FILTER (WHERE epoch = ?3 AND confirmed = 0), \
+     count(*) FILTER (WHERE epoch = ?3 AND confirmed = 1), \
+     count(*) FILTER (WHERE epoch <> ?3), \
+     count(*) FILTER (WHERE epoch = ?3 AND key & 0xFFFFFFFFFF NOT BETWEEN 1 AND ?4) \
+     FROM live_orders WHERE key >= ?1 AND key < ?2";
+const ENDED_FIGURES: &str = "SELECT count(*) FILTER (WHERE epoch = ?3), count(*) FILTER (WHERE epoch <> ?3) \
+     FROM ended_orders WHERE key >= ?1 AND key < ?2";
+const USERS_WITH_TWO: &str = "SELECT count(*) FROM (SELECT 1 FROM live_orders \
+     WHERE key >= ?1 AND key < ?2 AND epoch = ?3 GROUP BY user_id HAVING count(*) > 1)";
+const ORDERS_WITHOUT_RECORD: &str = "WITH \
+     kept AS (SELECT id FROM live_orders WHERE key >= ?1 AND key < ?2 \
+       UNION ALL SELECT id FROM ended_orders WHERE key >= ?1 AND key < ?2), \
+     reserved AS MATERIALIZED (SELECT unhex(order_id, '-') AS id FROM trail \
+       WHERE key >= ?1 AND key < ?2 AND epoch = ?3 AND kind = ?4) \
+     SELECT (SELECT count(*) FROM kept LEFT JOIN reserved ON reserved.id = kept.id WHERE reserved.id IS NULL) + \
+     (SELECT count(*) FROM reserved WHERE NOT EXISTS (SELECT 1 FROM live_orders WHERE id = reserved.id) \
+       AND NOT EXISTS (SELECT 1 FROM ended_orders WHERE id = reserved.id))";
 const TRAIL: &str = "SELECT key, kind, epoch, detail ->> '$.totalStock' FROM trail \
      WHERE key > ?1 AND key < ?2 ORDER BY key";
 
@@ -137,15 +155,8 @@ impl OrderStore for Records {
     async fn orders(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<Order>> {
         let limit = limit.max(LIMIT_MIN);
         self.read(sale, move |connection, sale| {
-            if number(connection, sale)?.is_none() {
-                return Ok(None);
-            }
-            let mut statement = connection.prepare_cached(ORDERS)?;
-            let rows = statement.query_map((sale.as_str(), after, limit), order)?;
-            let (keys, rows): (Vec<i64>, Vec<Order>) =
-                rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().unzip();
-            let full = rows.len() == limit as usize;
-            Ok(Some(Page { rows, next: keys.last().copied().filter(|_| full) }))
+            let Some((no, _)) = number(connection, sale)? else { return Ok(None) };
+            orders_of(connection, (no, sale), after, limit as usize).map(Some)
         })
         .await
     }
@@ -194,24 +205,53 @@ pub(crate) fn number(connection: &Connection, sale: &SaleId) -> rusqlite::Result
     statement.query_row([sale.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
-pub(crate) fn order(row: &Row<'_>) -> rusqlite::Result<(i64, Order)> {
+/// The live orders of a sale by their units, then those that ended by their places. An order that ends meanwhile may
+/// come twice, and none is missed.
+fn orders_of(
+    connection: &Connection,
+    (no, sale): (u32, &SaleId),
+    after: i64,
+    limit: usize,
+) -> rusqlite::Result<Page<Order>> {
+    let (first, end) = keys_of(no);
+    let mut rows = Vec::new();
+    let mut last = after;
+    for (sql, base) in [(LIVE_ORDERS, 0), (ENDED_ORDERS, ENDED)] {
+        let most = limit - rows.len();
+        if last >= base + ENDED || most == 0 {
+            continue;
+        }
+        let from = first + (last - base).max(0);
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut found = statement.query((from, end, most))?;
+        while let Some(row) = found.next()? {
+            last = base + row.get::<_, i64>(0)? - first;
+            rows.push(order(row, sale)?);
+        }
+    }
+    let full = rows.len() == limit;
+    Ok(Page { rows, next: Some(last).filter(|_| full) })
+}
+
+/// An order of the columns that `live_order!` and `ended_order!` name.
+pub(crate) fn order(row: &Row<'_>, sale: &SaleId) -> rusqlite::Result<Order> {
     let maybe = |column| match row.get_ref(column)? {
         rusqlite::types::ValueRef::Null => Ok(None),
-        _ => parsed(row, column).map(Some),
+        _ => moment(row, column).map(Some),
     };
-    let order = Order {
-        id: parsed(row, 1)?,
-        sale_id: parsed(row, 2)?,
-        epoch: Epoch(row.get(3)?),
-        unit: Unit(row.get(4)?),
-        user_id: parsed(row, 5)?,
-        status: parsed(row, 6)?,
-        reserved_at: parsed(row, 7)?,
-        created_at: parsed(row, 8)?,
-        confirmed_at: maybe(9)?,
-        released_at: maybe(10)?,
-    };
-    Ok((row.get(0)?, order))
+    let reserved_at = moment(row, 6)?;
+    Ok(Order {
+        id: order_id(row, 1)?,
+        sale_id: sale.clone(),
+        epoch: Epoch(row.get(2)?),
+        unit: Unit(row.get(3)?),
+        user_id: parsed(row, 4)?,
+        status: parsed(row, 5)?,
+        reserved_at,
+        created_at: reserved_at,
+        confirmed_at: maybe(7)?,
+        released_at: maybe(8)?,
+    })
 }
 
 pub(crate) fn audit_event(row: &Row<'_>) -> rusqlite::Result<AuditEvent> {
@@ -233,38 +273,38 @@ fn count(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<Figu
         })
         .optional()?;
     let Some((no, epoch, total_stock, last_place)) = found else { return Ok(None) };
-    let (first, end) = (i64::from(no) << PLACE_BITS, (i64::from(no) + 1) << PLACE_BITS);
+    let (first, end) = keys_of(no);
     let walk = Walk::along(connection, (first, end), last_place, epoch)?;
     let unexpected = walk.unexpected;
-    let single = |sql: &str| connection.query_row(sql, (sale.as_str(), epoch), |row| row.get::<_, u64>(0));
-    let orders: [u64; 6] =
-        connection.query_row(ORDER_FIGURES, (sale.as_str(), epoch, total_stock), |row| {
-            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?])
+    let [reserved, confirmed, of_other_epochs, units_outside_stock] =
+        connection.query_row(LIVE_FIGURES, (first, end, epoch, total_stock), |row| {
+            Ok([row.get::<_, u64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
         })?;
-    let without_record = format!(
-        "WITH reserved AS MATERIALIZED (SELECT order_id FROM trail WHERE key > {first} AND key < {end} \
-         AND kind = {} AND epoch = ?2) {ORDERS_WITHOUT_RECORD}",
-        kind::RESERVED
-    );
-    let [reserved, confirmed, released, orders_of_other_epochs, units_outside_stock, units_held] = orders;
+    let [released, ended_of_other_epochs] =
+        connection
+            .query_row(ENDED_FIGURES, (first, end, epoch), |row| Ok([row.get::<_, u64>(0)?, row.get(1)?]))?;
+    let users_with_two = connection.query_row(USERS_WITH_TWO, (first, end, epoch), |row| row.get(0))?;
+    let orders_without_record =
+        connection.query_row(ORDERS_WITHOUT_RECORD, (first, end, epoch, kind::RESERVED), |row| row.get(0))?;
     Ok(Some(Figures {
         epoch: Epoch(epoch),
         total_stock,
         reserved,
         confirmed,
         released,
-        available: total_stock.saturating_sub(units_held),
-        users_with_two: single(USERS_WITH_TWO)?,
-        units_sold_twice: single(UNITS_SOLD_TWICE)?,
+        // No two live orders have the same unit, by the key of their table.
+        available: (total_stock + units_outside_stock).saturating_sub(reserved + confirmed),
+        users_with_two,
+        units_sold_twice: 0,
         units_outside_stock,
-        orders_of_other_epochs,
+        orders_of_other_epochs: of_other_epochs + ended_of_other_epochs,
         attempted: walk.outcomes.iter().sum(),
         attempts_reserved: walk.outcomes[0],
         attempts_sold_out: walk.outcomes[1],
         attempts_duplicate: walk.outcomes[2],
         attempts_not_active: walk.outcomes[3],
         audited_confirmed: walk.confirmed,
-        orders_without_record: single(&without_record)?,
+        orders_without_record,
         records: walk.records,
         // Places begin with 1 and are unique, so as many as the last one says must be there.
         records_missing: last_place.saturating_sub(walk.records - unexpected),

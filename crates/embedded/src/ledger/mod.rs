@@ -10,7 +10,7 @@
 
 mod checkpoint;
 pub(crate) mod commit_queue;
-pub(crate) mod outbox;
+mod outbox;
 mod readers;
 pub(crate) mod record;
 mod recovery;
@@ -23,14 +23,13 @@ use parking_lot::Mutex;
 
 pub(crate) use readers::Readers;
 pub(crate) use readers::unreadable;
-pub(crate) use recovery::parsed;
+pub(crate) use recovery::{moment, order_id, parsed};
 pub use schema::FILE_NAME;
 pub(crate) use schema::open_for_writing;
 
-use self::{
-    checkpoint::Checkpointer, commit_queue::CommitQueue, outbox::Outbox, recovery::Recovered, writer::Writer,
-};
+use self::{checkpoint::Checkpointer, commit_queue::CommitQueue, recovery::Recovered, writer::Writer};
 use crate::OpenError;
+pub(crate) use outbox::Outbox;
 
 /// The ledger, open for writing.
 pub(crate) struct Ledger {
@@ -66,8 +65,7 @@ impl Ledger {
         let queue = Arc::new(CommitQueue::default());
         let outbox = Arc::new(Outbox::new(recovered.found.reserved > 0));
         let checkpointer = Checkpointer::start(path).map_err(sqlite)?;
-        let writer =
-            Writer::new(connection, queue.clone(), outbox.clone(), checkpointer.tidy(), recovered.last_seq);
+        let writer = Writer::new(connection, queue.clone(), outbox.clone(), checkpointer.tidy());
         let writer = thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run_to_the_end())

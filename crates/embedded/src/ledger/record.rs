@@ -103,8 +103,18 @@ pub(crate) mod kind {
     pub(crate) const ADMIN_DELETED: u8 = 12;
 }
 
-/// How many bits of a trail key are the place; the sale's number stands above them.
+/// How many bits of a key are the place or the unit; the sale's number stands above them.
 pub(crate) const PLACE_BITS: u32 = 40;
+
+/// The keys between which all those of the sale numbered `no` lie.
+pub(crate) fn keys_of(no: u32) -> (i64, i64) {
+    (i64::from(no) << PLACE_BITS, (i64::from(no) + 1) << PLACE_BITS)
+}
+
+/// The key of the live order of a unit of the sale numbered `no`.
+pub(crate) fn order_key(no: u32, unit: Unit) -> i64 {
+    (i64::from(no) << PLACE_BITS) | i64::from(unit.0)
+}
 
 /// The key of the trail row at `place` of the sale numbered `no`.
 pub(crate) fn trail_key(no: u32, place: Place) -> i64 {

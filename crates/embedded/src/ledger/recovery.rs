@@ -21,16 +21,13 @@ const SALES: &str = "SELECT no, id, name, total_stock, starts_at, ends_at, epoch
      description, image_url, price, currency FROM sales";
 const NEXT_NO: &str = "SELECT 1 + max(coalesce((SELECT max(no) FROM sales), 0), \
      coalesce((SELECT max(no) FROM retired_sales), 0))";
-const LIVE_ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, reserved_at, place FROM orders \
-     WHERE released_at IS NULL ORDER BY seq";
+const LIVE_ORDERS: &str = "SELECT key >> 40, id, epoch, key & 0xFFFFFFFFFF, user_id, confirmed, reserved_at, place \
+     FROM live_orders ORDER BY key";
 
 /// What a start has read.
 pub(crate) struct Recovered {
     pub(crate) cells: Vec<Arc<SaleCell>>,
     pub(crate) next_no: u32,
-    pub(crate) last_seq: i64,
-    /// Everything up to this order has been worked off the queue.
-    pub(crate) cursor: i64,
     pub(crate) found: Found,
 }
 
@@ -39,34 +36,29 @@ pub(crate) fn recover(connection: &Connection, path: &Path) -> Result<Recovered,
     let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
     let mut sales = read_sales(connection).map_err(sqlite)?;
     let mut found = Found { sales: sales.len(), ..Found::default() };
-    let mut first_reserved = None;
 
     let mut statement = connection.prepare(LIVE_ORDERS).map_err(sqlite)?;
     let mut rows = statement.query([]).map_err(sqlite)?;
     while let Some(row) = rows.next().map_err(sqlite)? {
-        let (seq, order, confirmed) = read_order(row).map_err(sqlite)?;
-        let Some((_, inventory)) = sales.get_mut(&order.sale_id) else { continue };
+        let Some(inventory) = sales.get_mut(&row.get(0).map_err(sqlite)?) else { continue };
+        let (order, confirmed) = read_order(row, &inventory.sale().id).map_err(sqlite)?;
         let user_id = order.user_id.clone();
         inventory.replay(&Event::Reserved(order))?;
         if confirmed {
             inventory.replay(&Event::Confirmed { user_id })?;
             found.confirmed += 1;
         } else {
-            first_reserved.get_or_insert(seq);
             found.reserved += 1;
         }
     }
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(sqlite);
-    let last_seq = number("SELECT coalesce(max(seq), 0) FROM orders")?;
     let next_no = u32::try_from(number(NEXT_NO)?).expect("the schema holds numbers below a million");
-    let cells = sales.into_values().map(|(no, inventory)| Arc::new(SaleCell::new(no, inventory))).collect();
-    let cursor = first_reserved.map_or(last_seq, |seq| seq - 1);
-    Ok(Recovered { cells, next_no, last_seq, cursor, found })
+    let cells = sales.into_iter().map(|(no, inventory)| Arc::new(SaleCell::new(no, inventory))).collect();
+    Ok(Recovered { cells, next_no, found })
 }
 
-type Numbered = (u32, Inventory);
-
-fn read_sales(connection: &Connection) -> rusqlite::Result<HashMap<SaleId, Numbered>> {
+/// The sales by their numbers.
+fn read_sales(connection: &Connection) -> rusqlite::Result<HashMap<u32, Inventory>> {
     let mut statement = connection.prepare(SALES)?;
     let rows = statement.query_map([], |row| {
         let no = row.get(0)?;
@@ -82,7 +74,7 @@ fn read_sales(connection: &Connection) -> rusqlite::Result<HashMap<SaleId, Numbe
             product: Arc::new(product(row)?),
         };
         let place: i64 = row.get(8)?;
-        Ok((sale.id.clone(), (no, Inventory::new(sale, Place(place.cast_unsigned())))))
+        Ok((no, Inventory::new(sale, Place(place.cast_unsigned()))))
     })?;
     rows.collect()
 }
@@ -97,17 +89,28 @@ fn product(row: &Row<'_>) -> rusqlite::Result<Product> {
     })
 }
 
-fn read_order(row: &Row<'_>) -> rusqlite::Result<(i64, Reservation, bool)> {
+fn read_order(row: &Row<'_>, sale: &SaleId) -> rusqlite::Result<(Reservation, bool)> {
     let reservation = Reservation {
-        order_id: parsed::<OrderId>(row, 1)?,
-        sale_id: parsed(row, 2)?,
-        epoch: Epoch(row.get(3)?),
-        place: Place(row.get(8)?),
-        unit: Unit(row.get(4)?),
-        user_id: parsed::<UserId>(row, 5)?,
-        reserved_at: parsed(row, 7)?,
+        order_id: order_id(row, 1)?,
+        sale_id: sale.clone(),
+        epoch: Epoch(row.get(2)?),
+        place: Place(row.get(7)?),
+        unit: Unit(row.get(3)?),
+        user_id: parsed::<UserId>(row, 4)?,
+        reserved_at: moment(row, 6)?,
     };
-    Ok((row.get(0)?, reservation, row.get_ref(6)?.as_str()? == "CONFIRMED"))
+    Ok((reservation, row.get(5)?))
+}
+
+/// A column of a UUID's bytes.
+pub(crate) fn order_id(row: &Row<'_>, column: usize) -> rusqlite::Result<OrderId> {
+    let bytes = row.get_ref(column)?.as_blob()?;
+    uuid::Uuid::from_slice(bytes).map(OrderId).map_err(|error| broken(column, error))
+}
+
+/// A column of milliseconds since 1970-01-01T00:00:00Z.
+pub(crate) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    Ok(Timestamp::from_millis(row.get(column)?))
 }
 
 /// A text column as what it stands for.

@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002_places_of_orders.sql"),
     include_str!("../../migrations/0003_products_and_searches.sql"),
     include_str!("../../migrations/0004_operator_log.sql"),
+    include_str!("../../migrations/0005_live_and_ended_orders.sql"),
 ];
 
 /// Opens the ledger for its one writer, making it when there is none, in its present form.

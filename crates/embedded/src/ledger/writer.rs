@@ -16,7 +16,7 @@ use std::{
 use flashsale_core::{
     audit::OPERATOR,
     clock::Timestamp,
-    ids::{Place, Unit},
+    ids::Place,
     order::{Ending, Reservation},
     product::Price,
     sale::Sale,
@@ -28,20 +28,25 @@ use tracing::{error, info, warn};
 use super::{
     commit_queue::{CommitQueue, failure},
     outbox::Outbox,
-    record::{Entry, Outcome, Record, kind, trail_key},
+    record::{Entry, Outcome, Record, keys_of, kind, order_key, trail_key},
 };
 
 // "OR ROLLBACK", because a group that meets an error is rolled back as a whole anyway: SQLite then keeps no
 // journal of each statement.
 const INSERT_TRAIL: &str = "INSERT OR ROLLBACK INTO trail (key, kind, epoch, at, user_id, unit, order_id, detail) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-const INSERT_ORDER: &str = "INSERT OR ROLLBACK INTO orders \
-     (seq, id, sale_id, epoch, unit, user_id, status, reserved_at, created_at, place) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'RESERVED', ?7, ?7, ?8)";
-const CONFIRM_UNITS: &str = "UPDATE OR ROLLBACK orders SET status = 'CONFIRMED', confirmed_at = ?5 \
-     WHERE sale_id = ?1 AND epoch = ?2 AND unit BETWEEN ?3 AND ?4 \
-     AND released_at IS NULL AND status = 'RESERVED'";
-const RELEASE: &str = "UPDATE orders SET status = ?2, released_at = ?3 WHERE id = ?1 AND released_at IS NULL";
+const INSERT_ORDER: &str = "INSERT OR ROLLBACK INTO live_orders \
+     (key, place, epoch, confirmed, reserved_at, confirmed_at, id, user_id) \
+     VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5, ?6)";
+const CONFIRM_UNITS: &str = "UPDATE OR ROLLBACK live_orders SET confirmed = 1, confirmed_at = ?4 \
+     WHERE key BETWEEN ?1 AND ?2 AND epoch = ?3 AND confirmed = 0";
+const END_ORDER: &str = "INSERT INTO ended_orders \
+     (key, unit, place, epoch, status, reserved_at, confirmed_at, released_at, id, user_id) \
+     SELECT ?3, ?4, place, epoch, ?5, reserved_at, CASE confirmed WHEN 1 THEN confirmed_at END, ?6, id, user_id \
+     FROM live_orders WHERE key = ?1 AND id = ?2";
+const FREE_UNIT: &str = "DELETE FROM live_orders WHERE key = ?1";
+const DROP_LIVE_ORDERS: &str = "DELETE FROM live_orders WHERE key > ?1 AND key < ?2";
+const DROP_ENDED_ORDERS: &str = "DELETE FROM ended_orders WHERE key > ?1 AND key < ?2";
 const INSERT_SALE: &str = "INSERT INTO sales \
      (no, id, name, total_stock, starts_at, ends_at, epoch, paused, created_at, updated_at, \
      description, image_url, price, currency) \
@@ -58,7 +63,6 @@ pub(crate) struct Writer {
     outbox: Arc<Outbox>,
     /// Set by the checkpointer when the log should start anew, which only a writer can see to.
     tidy: Arc<AtomicBool>,
-    last_seq: i64,
 }
 
 impl Writer {
@@ -67,9 +71,8 @@ impl Writer {
         queue: Arc<CommitQueue>,
         outbox: Arc<Outbox>,
         tidy: Arc<AtomicBool>,
-        last_seq: i64,
     ) -> Self {
-        Self { connection, queue, outbox, tidy, last_seq }
+        Self { connection, queue, outbox, tidy }
     }
 
     /// Runs; should a panic end it, nobody must go on waiting for a commit that never comes.
@@ -85,11 +88,11 @@ impl Writer {
     }
 
     /// Commits groups until the queue is closed and empty, or a commit fails.
-    fn run(mut self) {
+    fn run(self) {
         let mut group = Vec::new();
         while self.queue.take(&mut group) {
             match self.commit(&group) {
-                Ok(last_seq) => self.settle(&mut group, last_seq),
+                Ok(()) => self.settle(&mut group),
                 Err(error) => return self.fail(group, &error),
             }
             if self.tidy.swap(false, Ordering::Relaxed) {
@@ -99,16 +102,15 @@ impl Writer {
         self.close();
     }
 
-    /// Writes a group in one transaction; the last order's number.
-    fn commit(&mut self, group: &[Entry]) -> rusqlite::Result<i64> {
+    /// Writes a group in one transaction.
+    fn commit(&self, group: &[Entry]) -> rusqlite::Result<()> {
         self.begin()?;
-        let written = Transcript::new(&self.connection, self.last_seq)?.write(group);
+        let written = Transcript::new(&self.connection)?.write(group);
         let end = if written.is_ok() { "COMMIT" } else { "ROLLBACK" };
         let ended = self.connection.prepare_cached(end).and_then(|mut statement| statement.execute([]));
         // The first error is the one that says what happened.
-        let last_seq = written?;
-        ended?;
-        Ok(last_seq)
+        written?;
+        ended.map(drop)
     }
 
     /// Begins a transaction. While somebody else holds the file (an operator with `sqlite3`, say), nothing is
@@ -129,16 +131,12 @@ impl Writer {
     }
 
     /// The group is durable: memory may say so, and whoever waits is told.
-    fn settle(&mut self, group: &mut Vec<Entry>, last_seq: i64) {
+    fn settle(&self, group: &mut Vec<Entry>) {
         for entry in group.iter() {
             entry.cell.set_durable(entry.place);
         }
         self.queue.count_commit(group.len());
-        if last_seq > self.last_seq {
-            let reserved: Vec<_> = group.iter().filter_map(Entry::reservation).collect();
-            self.outbox.add(self.last_seq + 1, reserved);
-            self.last_seq = last_seq;
-        }
+        self.outbox.add(group.iter().filter_map(Entry::reservation));
         for reply in group.drain(..).filter_map(|entry| entry.reply) {
             // Whoever hung up in the meantime has no need of it.
             let _ = reply.send(Ok(()));
@@ -177,7 +175,6 @@ struct Transcript<'c> {
     connection: &'c Connection,
     trail: CachedStatement<'c>,
     orders: CachedStatement<'c>,
-    last_seq: i64,
     /// The last place of each sale in this group, to be written once.
     places: Vec<(u32, Place)>,
     time: TimeText,
@@ -192,13 +189,13 @@ struct Row<'a> {
 }
 
 impl<'c> Transcript<'c> {
-    fn new(connection: &'c Connection, last_seq: i64) -> rusqlite::Result<Self> {
+    fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
         let (trail, orders) =
             (connection.prepare_cached(INSERT_TRAIL)?, connection.prepare_cached(INSERT_ORDER)?);
-        Ok(Self { connection, trail, orders, last_seq, places: Vec::new(), time: TimeText::default() })
+        Ok(Self { connection, trail, orders, places: Vec::new(), time: TimeText::default() })
     }
 
-    fn write(mut self, group: &[Entry]) -> rusqlite::Result<i64> {
+    fn write(mut self, group: &[Entry]) -> rusqlite::Result<()> {
         for entry in group {
             match &entry.record {
                 Record::Attempt(user, outcome) => self.attempt(entry, user.as_str(), *outcome)?,
@@ -216,7 +213,7 @@ impl<'c> Transcript<'c> {
         for (no, place) in &self.places {
             statement.execute(params![no, place.0.cast_signed()])?;
         }
-        Ok(self.last_seq)
+        Ok(())
     }
 
     fn remember(&mut self, entry: &Entry) {
@@ -234,21 +231,17 @@ impl<'c> Transcript<'c> {
             Outcome::Duplicate { order_id, unit } => (kind::REJECTED_DUPLICATE, Some((order_id, unit))),
             Outcome::Reserved { order_id, unit } => (kind::RESERVED, Some((order_id, unit))),
         };
-        let held = held.map(|(id, unit)| (&*id.0.as_hyphenated().encode_lower(&mut buffer), unit));
-        if let (kind::RESERVED, Some((id, Unit(unit)))) = (kind, held) {
-            self.last_seq += 1;
-            let time = self.time.of(entry.at);
+        if let (kind::RESERVED, Some((id, unit))) = (kind, held) {
             self.orders.execute(params![
-                self.last_seq,
-                id,
-                entry.cell.id.as_str(),
+                order_key(entry.cell.no, unit),
+                entry.place.0.cast_signed(),
                 entry.epoch.0,
-                unit,
+                entry.at.as_millis(),
+                id.0.as_bytes(),
                 user,
-                time,
-                entry.place.0.cast_signed()
             ])?;
         }
+        let held = held.map(|(id, unit)| (&*id.0.as_hyphenated().encode_lower(&mut buffer), unit));
         let row = Row { order_id: held.map(|(id, _)| id), unit: held.map(|(_, unit)| unit.0), detail: None };
         self.trail(entry, entry.place, kind, user, &row)
     }
@@ -292,10 +285,9 @@ impl<'c> Transcript<'c> {
         let mut statement = self.connection.prepare_cached(CONFIRM_UNITS)?;
         // Units are reserved in rows, so a batch is a few runs of them, each one statement.
         for run in reservations.chunk_by(|left, right| left.unit.next() == right.unit) {
-            let (first, last) = (run[0].unit.0, run[run.len() - 1].unit.0);
-            let time = self.time.of(entry.at);
-            let changed =
-                statement.execute(params![entry.cell.id.as_str(), entry.epoch.0, first, last, time])?;
+            let key = |reservation: &Reservation| order_key(entry.cell.no, reservation.unit);
+            let (first, last) = (key(&run[0]), key(&run[run.len() - 1]));
+            let changed = statement.execute(params![first, last, entry.epoch.0, entry.at.as_millis()])?;
             // Memory decided what to confirm; should the file see it differently, nothing more is to be sold.
             if changed != run.len() {
                 return Err(rusqlite::Error::StatementChangedRows(changed));
@@ -309,15 +301,19 @@ impl<'c> Transcript<'c> {
     }
 
     fn released(&mut self, entry: &Entry, reservation: &Reservation, ending: Ending) -> rusqlite::Result<()> {
-        let time = self.time.of(entry.at);
-        let changed = self.connection.prepare_cached(RELEASE)?.execute(params![
-            reservation.order_id.to_string(),
+        let key = order_key(entry.cell.no, reservation.unit);
+        let ended = self.connection.prepare_cached(END_ORDER)?.execute(params![
+            key,
+            reservation.order_id.0.as_bytes(),
+            trail_key(entry.cell.no, entry.place),
+            reservation.unit.0,
             ending.status().as_str(),
-            time
+            entry.at.as_millis(),
         ])?;
-        if changed != 1 {
-            return Err(rusqlite::Error::StatementChangedRows(changed));
+        if ended != 1 {
+            return Err(rusqlite::Error::StatementChangedRows(ended));
         }
+        self.connection.prepare_cached(FREE_UNIT)?.execute([key])?;
         let kind = match ending {
             Ending::Expired => kind::EXPIRED,
             Ending::Cancelled => kind::CANCELLED,
@@ -376,9 +372,7 @@ impl<'c> Transcript<'c> {
 
     fn reset(&mut self, entry: &Entry) -> rusqlite::Result<()> {
         let time = self.time.of(entry.at);
-        self.connection
-            .prepare_cached("DELETE FROM orders WHERE sale_id = ?1")?
-            .execute([entry.cell.id.as_str()])?;
+        self.drop_orders(entry.cell.no)?;
         self.connection
             .prepare_cached("UPDATE sales SET epoch = ?2, updated_at = ?3 WHERE no = ?1")?
             .execute(params![entry.cell.no, entry.epoch.0, time])?;
@@ -389,9 +383,7 @@ impl<'c> Transcript<'c> {
         let time = self.time.of(entry.at);
         self.admin(entry, kind::ADMIN_DELETED, None)?;
         // Orders that ended are no part of what the next sale of this id sells; their trail stays.
-        self.connection
-            .prepare_cached("DELETE FROM orders WHERE sale_id = ?1")?
-            .execute([entry.cell.id.as_str()])?;
+        self.drop_orders(entry.cell.no)?;
         let (no, place) = (entry.cell.no, entry.place.0.cast_signed());
         self.connection
             .prepare_cached(
@@ -399,6 +391,13 @@ impl<'c> Transcript<'c> {
             )?
             .execute(params![no, entry.cell.id.as_str(), entry.epoch.0, place, time])?;
         self.connection.prepare_cached("DELETE FROM sales WHERE no = ?1")?.execute([no])?;
+        Ok(())
+    }
+
+    fn drop_orders(&self, no: u32) -> rusqlite::Result<()> {
+        for sql in [DROP_LIVE_ORDERS, DROP_ENDED_ORDERS] {
+            self.connection.prepare_cached(sql)?.execute(keys_of(no))?;
+        }
         Ok(())
     }
 

@@ -13,12 +13,12 @@ use rusqlite::Connection;
 use crate::support::{Bench, at_once, is_pending, number, reserved, user, within_patience};
 
 /// The ledger refuses every row of this user.
-const BROKEN_DISK: &str = "CREATE TRIGGER broken_disk BEFORE INSERT ON orders WHEN NEW.user_id = 'user-4' \
+const BROKEN_DISK: &str = "CREATE TRIGGER broken_disk BEFORE INSERT ON live_orders WHEN NEW.user_id = 'user-4' \
      BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
 /// The rows can be written, and the commit fails.
 const BROKEN_COMMIT: &str = "CREATE TABLE parents (id INTEGER PRIMARY KEY); \
      CREATE TABLE children (parent INTEGER REFERENCES parents DEFERRABLE INITIALLY DEFERRED); \
-     CREATE TRIGGER broken_disk AFTER INSERT ON orders WHEN NEW.user_id = 'user-4' \
+     CREATE TRIGGER broken_disk AFTER INSERT ON live_orders WHEN NEW.user_id = 'user-4' \
      BEGIN INSERT INTO children VALUES (1); END";
 
 fn reason<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {

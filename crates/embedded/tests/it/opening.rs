@@ -28,7 +28,7 @@ fn damage(dir: &Path, sql: &str) {
     let outsider = outsider(&dir.join(FILE_NAME));
     let guards = "DROP TRIGGER orders_keep_their_unit; DROP TRIGGER orders_stay_within_the_stock; \
          DROP TRIGGER stock_stays_above_held_units; DROP INDEX one_live_order_a_user; \
-         DROP INDEX one_live_order_a_unit;";
+         PRAGMA ignore_check_constraints = ON;";
     outsider.execute_batch(guards).expect(guards);
     outsider.execute_batch(sql).expect(sql);
 }
@@ -63,11 +63,11 @@ async fn a_sound_ledger_opens_again_and_again() {
 #[tokio::test]
 async fn a_ledger_that_contradicts_itself_is_refused_with_the_reason() {
     for (sql, reason) in [
-        ("UPDATE orders SET unit = 1", "unit 1 is held twice"),
-        ("UPDATE orders SET user_id = 'user-1'", "user user-1 holds two units"),
-        ("UPDATE orders SET unit = 7 WHERE unit = 2", "unit 7 is none of the stock"),
+        ("UPDATE live_orders SET user_id = 'user-1'", "user user-1 holds two units"),
+        ("UPDATE live_orders SET key = key + 5 WHERE user_id = 'user-2'", "unit 7 is none of the stock"),
+        ("UPDATE live_orders SET key = key - 1", "unit 0 is none of the stock"),
         ("UPDATE sales SET total_stock = 1", "unit 2 is none of the stock"),
-        ("UPDATE orders SET epoch = 2 WHERE unit = 2", "an order of epoch 2"),
+        ("UPDATE live_orders SET epoch = 2 WHERE user_id = 'user-2'", "an order of epoch 2"),
     ] {
         let dir = stopped().await;
         damage(dir.path(), sql);
@@ -80,8 +80,8 @@ async fn a_ledger_that_contradicts_itself_is_refused_with_the_reason() {
 #[tokio::test]
 async fn a_ledger_with_a_word_that_means_nothing_is_refused() {
     for sql in [
-        "UPDATE orders SET id = 'no uuid' WHERE unit = 1",
-        "UPDATE orders SET reserved_at = 'yesterday' WHERE unit = 1",
+        "UPDATE live_orders SET id = x'00' WHERE user_id = 'user-1'",
+        "UPDATE live_orders SET user_id = '' WHERE user_id = 'user-1'",
         "UPDATE sales SET starts_at = '0'",
     ] {
         let dir = stopped().await;
@@ -127,4 +127,58 @@ async fn a_database_of_another_program_is_refused_and_left_alone() {
     assert!(matches!(refused, OpenError::Foreign { .. }), "{refused:?}");
     assert!(refused.to_string().contains("another program"), "{refused}");
     assert_eq!(fs::read(&file).unwrap(), before);
+}
+
+/// A ledger as it was before live and ended orders were apart.
+fn old_ledger(dir: &Path) {
+    let connection = rusqlite::Connection::open(dir.join(FILE_NAME)).unwrap();
+    for migration in [
+        include_str!("../../migrations/0001_ledger.sql"),
+        include_str!("../../migrations/0002_places_of_orders.sql"),
+        include_str!("../../migrations/0003_products_and_searches.sql"),
+        include_str!("../../migrations/0004_operator_log.sql"),
+    ] {
+        connection.execute_batch(migration).unwrap();
+    }
+    connection.pragma_update(None, "application_id", 0x466C_7368).unwrap();
+    connection.pragma_update(None, "user_version", 4).unwrap();
+    let sale = |no: u32| {
+        format!(
+            "INSERT INTO sales (no, id, name, total_stock, starts_at, ends_at, epoch, last_place, created_at, updated_at) \
+             VALUES ({no}, 'sale_{no}', 'Old', 5, '2026-01-01T00:00:00.000Z', '2027-01-01T00:00:00.000Z', 1, 9, '', '');"
+        )
+    };
+    let order = |seq: u32, sale: u32, unit: u32, rest: &str| {
+        format!(
+            "INSERT INTO orders (seq, id, sale_id, epoch, unit, user_id, place, reserved_at, created_at, status, \
+             confirmed_at, released_at) VALUES ({seq}, '0198b7a0-5d5c-7c1e-8d6a-00000000000{seq}', 'sale_{sale}', 1, {unit}, \
+             'user-{seq}', {seq}, '2026-02-03T04:05:06.07{seq}Z', '2026-02-03T04:05:06.07{seq}Z', {rest});"
+        )
+    };
+    let ended = "INSERT INTO trail (key, kind, epoch, at, user_id, unit, order_id) VALUES \
+         ((1 << 40) + 8, 7, 1, 0, 'user-3', 2, '0198b7a0-5d5c-7c1e-8d6a-000000000003');";
+    let rows = [
+        sale(1),
+        sale(2),
+        order(1, 1, 1, "'CONFIRMED', '2026-02-03T04:05:08.900Z', NULL"),
+        order(2, 2, 1, "'RESERVED', NULL, NULL"),
+        order(3, 1, 2, "'CANCELLED', NULL, '2026-02-03T04:05:09.001Z'"),
+        order(4, 1, 2, "'RESERVED', NULL, NULL"),
+        ended.to_owned(),
+    ];
+    connection.execute_batch(&rows.concat()).unwrap();
+}
+
+#[tokio::test]
+async fn the_orders_of_an_older_ledger_are_all_there_as_they_were() {
+    const ORDERS: &str = "SELECT group_concat(o, char(10)) FROM (SELECT concat_ws(' ', id, sale_id, epoch, unit, user_id, \
+         status, reserved_at, created_at, confirmed_at, released_at, place) AS o FROM orders ORDER BY id)";
+    let dir = tempfile::tempdir().unwrap();
+    old_ledger(dir.path());
+    let file = dir.path().join(FILE_NAME);
+    let orders = || -> String { outsider(&file).query_row(ORDERS, [], |row| row.get(0)).unwrap() };
+    let before = orders();
+    assert_eq!(before.lines().count(), 4, "{before}");
+    assert_eq!(open(dir.path()).unwrap(), Found { sales: 2, confirmed: 1, reserved: 2 });
+    assert_eq!(orders(), before);
 }

@@ -15,17 +15,17 @@ async fn bench() -> Bench {
     bench
 }
 
-fn insert(sale: &str, epoch: u32, unit: i64, user: &str) -> String {
+/// An order of an intruder, in the sale that has this number.
+fn insert(no: i64, epoch: u32, unit: i64, user: &str) -> String {
     format!(
-        "INSERT INTO orders (seq, id, sale_id, epoch, unit, user_id, status, reserved_at, created_at) VALUES \
-         (900, 'of-an-intruder', '{sale}', {epoch}, {unit}, '{user}', 'RESERVED', 'now', 'now')"
+        "INSERT INTO live_orders (key, place, epoch, confirmed, reserved_at, confirmed_at, id, user_id) VALUES \
+         (({no} << 40) + {unit}, 900, {epoch}, 0, 1, 1, randomblob(16), '{user}')"
     )
 }
 
 /// What SQLite says to a statement that it must refuse; nothing of it may stay.
 fn refusal(connection: &Connection, sql: &str) -> String {
-    let contents =
-        "SELECT group_concat(seq || id || sale_id || epoch || unit || user_id || status) FROM orders";
+    let contents = "SELECT group_concat(id || sale_id || epoch || unit || user_id || status) FROM orders";
     let stock = "SELECT total_stock FROM sales";
     let read = || -> (String, i64) {
         (connection.query_row(contents, [], |row| row.get(0)).expect("the orders"), number(connection, stock))
@@ -41,12 +41,12 @@ async fn an_order_outside_the_stock_or_the_epoch_is_refused() {
     let bench = bench().await;
     let outsider = bench.outsider();
     for order in [
-        insert("guarded", 2, 4, "user-9"),
-        insert("guarded", 2, 0, "user-9"),
-        insert("guarded", 2, -1, "user-9"),
-        insert("guarded", 1, 3, "user-9"),
-        insert("guarded", 3, 3, "user-9"),
-        insert("another", 2, 3, "user-9"),
+        insert(1, 2, 4, "user-9"),
+        insert(1, 2, 0, "user-9"),
+        insert(1, 2, -1, "user-9"),
+        insert(1, 1, 3, "user-9"),
+        insert(1, 3, 3, "user-9"),
+        insert(2, 2, 3, "user-9"),
     ] {
         let refused = refusal(&outsider, &order);
         assert!(refused.contains("none of the stock, or the order is of another epoch"), "{refused}");
@@ -57,18 +57,20 @@ async fn an_order_outside_the_stock_or_the_epoch_is_refused() {
 async fn a_second_live_order_for_a_user_or_a_unit_is_refused() {
     let bench = bench().await;
     let outsider = bench.outsider();
-    let refused = refusal(&outsider, &insert("guarded", 2, 3, "user-1"));
-    assert!(refused.contains("UNIQUE") && refused.contains("user_id"), "{refused}");
-    let refused = refusal(&outsider, &insert("guarded", 2, 1, "user-9"));
-    assert!(refused.contains("UNIQUE") && refused.contains("unit"), "{refused}");
+    let refused = refusal(&outsider, &insert(1, 2, 3, "user-1"));
+    assert!(refused.contains("UNIQUE") && refused.contains("one_live_order_a_user"), "{refused}");
+    let refused = refusal(&outsider, &insert(1, 2, 1, "user-9"));
+    assert!(refused.contains("UNIQUE") && refused.contains("live_orders.key"), "{refused}");
 }
 
 #[tokio::test]
 async fn an_order_cannot_be_moved_to_another_unit_user_epoch_or_sale() {
     let bench = bench().await;
     let outsider = bench.outsider();
-    for change in ["unit = 3", "unit = 4", "user_id = 'user-9'", "epoch = 3", "sale_id = 'another'"] {
-        let refused = refusal(&outsider, &format!("UPDATE orders SET {change} WHERE unit = 1"));
+    for change in ["key = key + 2", "key = key + 3", "user_id = 'user-9'", "epoch = 3", "id = randomblob(16)"]
+    {
+        let refused =
+            refusal(&outsider, &format!("UPDATE live_orders SET {change} WHERE user_id = 'user-1'"));
         assert!(refused.contains("an order keeps its sale, epoch, unit and user"), "{refused}");
     }
 }
@@ -103,10 +105,10 @@ async fn an_ended_order_cannot_come_back_to_a_unit_that_was_sold_again() {
     };
     assert!(bench.inventory().release(&held, Ending::Expired).await.unwrap());
     assert_eq!(bench.reserve(&sale, 3).await.unit, held.unit);
-    let back =
-        format!("UPDATE orders SET status = 'RESERVED', released_at = NULL WHERE id = '{}'", held.order_id);
-    let refused = refusal(&bench.outsider(), &back);
-    assert!(refused.contains("UNIQUE") && refused.contains("unit"), "{refused}");
+    let back = "INSERT INTO live_orders SELECT (key >> 40 << 40) | unit, place, epoch, 0, reserved_at, reserved_at, id, \
+         user_id FROM ended_orders";
+    let refused = refusal(&bench.outsider(), back);
+    assert!(refused.contains("UNIQUE") && refused.contains("live_orders.key"), "{refused}");
 }
 
 /// So that the others are refused for the reason that they are meant to be refused for.
@@ -114,7 +116,7 @@ async fn an_ended_order_cannot_come_back_to_a_unit_that_was_sold_again() {
 async fn what_is_within_the_rules_is_not_refused() {
     let bench = bench().await;
     let outsider = bench.outsider();
-    outsider.execute_batch(&insert("guarded", 2, 3, "user-9")).unwrap();
+    outsider.execute_batch(&insert(1, 2, 3, "user-9")).unwrap();
     outsider.execute_batch("UPDATE sales SET total_stock = 4; UPDATE sales SET total_stock = 3").unwrap();
     assert_eq!(number(&outsider, "SELECT count(*) FROM orders"), 3);
 }

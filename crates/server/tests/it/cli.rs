@@ -594,11 +594,15 @@ fn verify_finds_what_was_done_to_the_ledger_and_names_the_promise() {
     let (_, dir) = server.terminate();
     tell_at(dir.path(), &["verify"]).good();
 
-    let free = "DROP INDEX one_live_order_a_user; DROP INDEX one_live_order_a_unit; \
-                DROP TRIGGER orders_stay_within_the_stock; DROP TRIGGER orders_keep_their_unit; ";
+    let free = "DROP INDEX one_live_order_a_user; DROP TRIGGER orders_stay_within_the_stock; \
+                DROP TRIGGER orders_keep_their_unit; ";
     let place = "key = (SELECT min(key) FROM trail WHERE kind = ";
     for (promise, check, manipulation) in [
-        ("P6", "every order and its reservation", "DELETE FROM orders WHERE user_id = 'user7'".to_owned()),
+        (
+            "P6",
+            "every order and its reservation",
+            "DELETE FROM live_orders WHERE user_id = 'user7'".to_owned(),
+        ),
         ("P6", "every place of the sequence", format!("DELETE FROM trail WHERE {place} 2)")),
         ("P6", "every order and its reservation", format!("DELETE FROM trail WHERE {place} 1)")),
         ("P6", "every confirmation", format!("DELETE FROM trail WHERE {place} 5)")),
@@ -607,19 +611,26 @@ fn verify_finds_what_was_done_to_the_ledger_and_names_the_promise() {
         (
             "P2",
             "no user holds two",
-            format!("{free} UPDATE orders SET user_id = 'user1' WHERE user_id = 'user2'"),
+            format!("{free} UPDATE live_orders SET user_id = 'user1' WHERE user_id = 'user2'"),
         ),
-        ("P1", "no unit sold twice", format!("{free} UPDATE orders SET unit = 1 WHERE unit = 2")),
-        ("P1", "none outside the stock", format!("{free} UPDATE orders SET unit = 101 WHERE unit = 100")),
+        (
+            "P1",
+            "none outside the stock",
+            format!("{free} UPDATE live_orders SET key = key + 1 WHERE key & 0xFFFF = 100"),
+        ),
         (
             "P1",
             "live orders ≤ stock",
             format!(
-                "{free} INSERT INTO orders SELECT seq + 100, id || 'x', sale_id, epoch, 101, 'one more', status, \
-                 reserved_at, created_at, confirmed_at, NULL, place FROM orders WHERE unit = 1"
+                "{free} INSERT INTO live_orders SELECT key + 100, place, epoch, confirmed, reserved_at, confirmed_at, \
+                 randomblob(16), 'one more' FROM live_orders WHERE key & 0xFFFF = 1"
             ),
         ),
-        ("P7", "no order of another epoch", format!("{free} UPDATE orders SET epoch = 2 WHERE unit = 1")),
+        (
+            "P7",
+            "no order of another epoch",
+            format!("{free} UPDATE live_orders SET epoch = 2 WHERE key & 0xFFFF = 1"),
+        ),
     ] {
         let copy = folder();
         fs::copy(dir.path().join("flashsale.db"), copy.path().join("flashsale.db")).expect("it is copied");

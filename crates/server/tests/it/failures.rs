@@ -382,8 +382,7 @@ fn a_server_whose_ledger_has_failed_still_stops_when_asked() {
     // It waited for its order worker, and that one, for ever, for the ledger.
     let server = Server::demo();
     let rival = ledger(server.data_dir());
-    let broken =
-        "CREATE TRIGGER broken BEFORE UPDATE OF status ON orders BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    let broken = "CREATE TRIGGER broken BEFORE UPDATE OF confirmed ON live_orders BEGIN SELECT RAISE(ABORT, 'broken'); END";
     rival.execute_batch(broken).expect("a trigger");
     let order = server.buy("sale_1", "user123").json()["orderId"].as_str().expect("an id").to_owned();
     server.until("the ledger has failed", |server| server.get("/health").status == 503);
