@@ -11,6 +11,9 @@ mod audit;
 mod broker;
 mod cluster;
 mod durability;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gather;
 mod inventory;
 mod keys;

@@ -39,10 +39,11 @@ pub(crate) struct Reserved {
 }
 
 impl Message {
-    /// The message of an entry of a sale's outbox; `None` where it names a user that none can be.
+    /// The message of an entry of a sale's outbox; `None` where it names a user or a place that none can be.
     pub(crate) fn of(sale: &SaleId, entry: Entry) -> Option<Self> {
         let reserved = |(index, (unit, order_id, user)): (u64, (Unit, OrderId, String))| {
-            let place = stock::place(entry.generation, entry.first + index);
+            let count = u32::try_from(entry.first + index).ok()?;
+            let place = stock::place(entry.generation, count.into());
             Some(Reserved { order_id, user_id: user.parse().ok()?, unit, place })
         };
         Some(Self {

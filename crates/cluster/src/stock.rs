@@ -319,21 +319,7 @@ impl Stock {
             }
             Err(error) => return Err(error.into()),
         };
-        let reply = Reply(values);
-        match reply.text(0)? {
-            "ok" => Ok(reply),
-            "closed" if reply.number(1).is_ok_and(|closed_for: u64| closed_for >= ABANDONED_MS) => {
-                Err(Trouble::Forgotten(LEFT_CLOSED))
-            }
-            "closed" => Err(Trouble::Closed),
-            "superseded" => Err(Trouble::Forgotten("somebody else has rebuilt the stock meanwhile")),
-            "missing" => Err(Trouble::Missing),
-            "unarmed" => Err(Trouble::Forgotten("the server was restarted or replaced")),
-            "inconsistent" => {
-                Err(Trouble::Forgotten("keys of the sale are missing or contradict each other"))
-            }
-            other => Err(Trouble::Away(format!("{other:?} is no answer"))),
-        }
+        Reply::of(values)
     }
 
     /// Decides attempts of one sale: user and the order's id, should there be one.
@@ -345,19 +331,7 @@ impl Stock {
         let orders: Vec<String> = attempts.iter().map(|(_, order)| order.to_string()).collect();
         let args: Vec<&str> =
             attempts.iter().zip(&orders).flat_map(|((user, _), order)| [*user, order.as_str()]).collect();
-        let reply = self.call("decide", &*keys.0, &args).await?;
-        let generation = reply.number(1)?;
-        let answers =
-            reply.array(7)?.iter().map(|answer| answer_of(as_text(answer)?)).collect::<Result<_, _>>()?;
-        Ok(Decided {
-            generation,
-            epoch: Epoch(reply.number(2)?),
-            now: Timestamp::from_millis(reply.number(3)?),
-            changed: place(generation, reply.number(4)?),
-            no: reply.number(5)?,
-            entry: Some(reply.text(6)?.to_owned()).filter(|entry| !entry.is_empty()),
-            answers,
-        })
+        self.call("decide", &*keys.0, &args).await?.decided()
     }
 
     pub(crate) async fn status(&self, sale: &SaleId) -> Result<State, Trouble> {
@@ -371,12 +345,7 @@ impl Stock {
         user: &str,
     ) -> Result<(u32, Option<Holding>), Trouble> {
         let keys = self.keys.of(sale);
-        let reply = self.call("purchase", &*keys.0, &[user]).await?;
-        let held = match reply.text(3)? {
-            "" => None,
-            holding => Some(holding.parse()?),
-        };
-        Ok((reply.number(1)?, held))
+        self.call("purchase", &*keys.0, &[user]).await?.held()
     }
 
     /// All who hold a unit.
@@ -558,16 +527,7 @@ impl Stock {
 
     /// The generation, and all sales in the order in which they were made.
     pub(crate) async fn list(&self) -> Result<(u32, Vec<(SaleId, i32)>), Trouble> {
-        let reply = self.call("list", &[self.keys.index()], &[]).await.map_err(unlisted)?;
-        let mut sales = Vec::new();
-        for pair in reply.array(2)?.chunks_exact(2) {
-            let (id, no) = (as_text(&pair[0])?, as_text(&pair[1])?);
-            if let (Ok(id), Ok(no)) = (id.parse(), no.parse()) {
-                sales.push((id, no));
-            }
-        }
-        sales.sort_by_key(|(_, no)| *no);
-        Ok((reply.number(1)?, sales))
+        self.call("list", &[self.keys.index()], &[]).await.map_err(unlisted)?.listed()
     }
 
     /// Puts what a replica shows where all see it, and reads what all have put there of late.
@@ -582,10 +542,11 @@ impl Stock {
         let all: Vec<(String, String)> = self.link.ask(redis::cmd("HGETALL").arg(&key)).await?;
         let (mut present, mut gone) = (Vec::new(), Vec::new());
         for (name, shown) in all {
-            let at = shown.split_once('|').and_then(|(at, figures)| Some((at.parse::<i64>().ok()?, figures)));
-            match at {
-                Some((at, figures)) if now - at < SHOWN_MS => present.push((name, figures.to_owned())),
-                Some((at, _)) if now - at < FORGOTTEN_MS => {}
+            match shown_at(&shown) {
+                Some((at, figures)) if now.saturating_sub(at) < SHOWN_MS => {
+                    present.push((name, figures.to_owned()));
+                }
+                Some((at, _)) if now.saturating_sub(at) < FORGOTTEN_MS => {}
                 _ => gone.push(name),
             }
         }
@@ -601,6 +562,12 @@ impl Stock {
         command.arg(format!("{LIBRARY_NAME}_disarm")).arg(0).arg(&self.installation).arg(generation);
         Ok(self.link.ask_all(command).await.map(drop)?)
     }
+}
+
+/// When a replica has shown its figures, and these.
+pub(crate) fn shown_at(shown: &str) -> Option<(i64, &str)> {
+    let (at, figures) = shown.split_once('|')?;
+    Some((at.parse().ok()?, figures))
 }
 
 /// A list that is missing is a memory that is lost, and not a sale that is unknown.
@@ -662,7 +629,7 @@ pub(crate) struct Entries {
 }
 
 impl Entry {
-    fn read(row: &redis::streams::StreamId) -> Option<Self> {
+    pub(crate) fn read(row: &redis::streams::StreamId) -> Option<Self> {
         let text = |name: &str| row.get::<String>(name);
         let lines = text("r")?;
         let rows = lines.lines().map(|line| {
@@ -675,21 +642,21 @@ impl Entry {
             generation: text("g")?.parse().ok()?,
             epoch: Epoch(text("e")?.parse().ok()?),
             at: Timestamp::from_millis(text("t")?.parse().ok()?),
-            first: text("p")?.parse().ok()?,
+            first: text("p")?.parse::<u32>().ok()?.into(),
             rows: rows.collect::<Option<_>>()?,
         })
     }
 }
 
-fn state_of(sale: &SaleId, reply: &Reply) -> Result<State, Trouble> {
+pub(crate) fn state_of(sale: &SaleId, reply: &Reply) -> Result<State, Trouble> {
     let generation = reply.number(1)?;
     let window =
         Window::new(Timestamp::from_millis(reply.number(9)?), Timestamp::from_millis(reply.number(10)?))
             .map_err(|error| Trouble::Away(error.to_string()))?;
-    Ok(State {
+    let state = State {
         generation,
         now: Timestamp::from_millis(reply.number(3)?),
-        changed: place(generation, reply.number(4)?),
+        changed: reply.place(generation, 4)?,
         no: reply.number(5)?,
         available: reply.number(6)?,
         confirmed: reply.number(7)?,
@@ -703,9 +670,14 @@ fn state_of(sale: &SaleId, reply: &Reply) -> Result<State, Trouble> {
             product: product_of(reply.text(16)?)?,
         },
         next: Unit(reply.number(12)?),
-        place: place(generation, reply.number(13)?),
+        place: reply.place(generation, 13)?,
         closed: !reply.text(14)?.is_empty(),
-    })
+    };
+    // The function looks at this, too. Whoever subtracts relies on it.
+    if state.available > state.sale.total_stock {
+        return Err(Trouble::Forgotten("more units are free than there are"));
+    }
+    Ok(state)
 }
 
 /// What pages show of a sale. A hash that some other program has cut short has none.
@@ -725,9 +697,66 @@ fn answer_of(text: &str) -> Result<Answer, Trouble> {
 }
 
 /// A function's reply.
-struct Reply(Vec<Value>);
+pub(crate) struct Reply(Vec<Value>);
 
 impl Reply {
+    /// The reply of these values, or the trouble that they tell of.
+    pub(crate) fn of(values: Vec<Value>) -> Result<Self, Trouble> {
+        let reply = Reply(values);
+        match reply.text(0)? {
+            "ok" => Ok(reply),
+            "closed" if reply.number(1).is_ok_and(|closed_for: u64| closed_for >= ABANDONED_MS) => {
+                Err(Trouble::Forgotten(LEFT_CLOSED))
+            }
+            "closed" => Err(Trouble::Closed),
+            "superseded" => Err(Trouble::Forgotten("somebody else has rebuilt the stock meanwhile")),
+            "missing" => Err(Trouble::Missing),
+            "unarmed" => Err(Trouble::Forgotten("the server was restarted or replaced")),
+            "inconsistent" => {
+                Err(Trouble::Forgotten("keys of the sale are missing or contradict each other"))
+            }
+            other => Err(Trouble::Away(format!("{other:?} is no answer"))),
+        }
+    }
+
+    /// What a call decided.
+    pub(crate) fn decided(&self) -> Result<Decided, Trouble> {
+        let generation = self.number(1)?;
+        let answers =
+            self.array(7)?.iter().map(|answer| answer_of(as_text(answer)?)).collect::<Result<_, _>>()?;
+        Ok(Decided {
+            generation,
+            epoch: Epoch(self.number(2)?),
+            now: Timestamp::from_millis(self.number(3)?),
+            changed: self.place(generation, 4)?,
+            no: self.number(5)?,
+            entry: Some(self.text(6)?.to_owned()).filter(|entry| !entry.is_empty()),
+            answers,
+        })
+    }
+
+    /// The generation, and what a user holds.
+    pub(crate) fn held(&self) -> Result<(u32, Option<Holding>), Trouble> {
+        let held = match self.text(3)? {
+            "" => None,
+            holding => Some(holding.parse()?),
+        };
+        Ok((self.number(1)?, held))
+    }
+
+    /// The generation, and all sales in the order in which they were made.
+    pub(crate) fn listed(&self) -> Result<(u32, Vec<(SaleId, i32)>), Trouble> {
+        let mut sales = Vec::new();
+        for pair in self.array(2)?.chunks_exact(2) {
+            let (id, no) = (as_text(&pair[0])?, as_text(&pair[1])?);
+            if let (Ok(id), Ok(no)) = (id.parse(), no.parse()) {
+                sales.push((id, no));
+            }
+        }
+        sales.sort_by_key(|(_, no)| *no);
+        Ok((self.number(1)?, sales))
+    }
+
     fn at(&self, index: usize) -> Result<&Value, Trouble> {
         self.0.get(index).ok_or_else(|| Trouble::Away("a reply is too short".to_owned()))
     }
@@ -739,6 +768,11 @@ impl Reply {
     fn number<T: FromStr>(&self, index: usize) -> Result<T, Trouble> {
         let text = self.text(index)?;
         text.parse().map_err(|_| Trouble::Away(format!("{text:?} is no number")))
+    }
+
+    /// A count within a generation, as a place. One that reached into the bits of the generation would name another.
+    fn place(&self, generation: u32, index: usize) -> Result<Place, Trouble> {
+        Ok(place(generation, self.number::<u32>(index)?.into()))
     }
 
     fn array(&self, index: usize) -> Result<&[Value], Trouble> {

@@ -14,6 +14,9 @@ mod buyer;
 mod closed_loop;
 mod connection;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod open_loop;
 mod options;
 mod progress;

@@ -43,14 +43,14 @@ impl Target {
 
 /// A base url, taken apart.
 #[derive(Debug, PartialEq)]
-struct Base {
-    authority: String,
-    host: String,
-    port: u16,
+pub(crate) struct Base {
+    pub(crate) authority: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 impl Base {
-    fn parse(url: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let refuse = |reason: &str| Error::Url { url: url.to_owned(), reason: reason.to_owned() };
         let uri: Uri = url.parse().map_err(|error| refuse(&format!("does not parse: {error}")))?;
         match uri.scheme_str() {

@@ -6,6 +6,7 @@
 
 use std::{
     ffi::OsString,
+    fmt::Display,
     fs,
     io::Read,
     net::SocketAddr,
@@ -174,11 +175,11 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     if bounds.contains(&duration) { Ok(duration) } else { Err(wrong()) }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write it like 127.0.0.1:3000, 0.0.0.0:80 or [::1]:3000".to_owned())
 }
 
-fn namespace(text: &str) -> Result<String, String> {
+pub(crate) fn namespace(text: &str) -> Result<String, String> {
     let fits = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(&b));
     if fits {
         Ok(text.to_owned())
@@ -187,12 +188,12 @@ fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
-fn log_filter(text: &str) -> Result<String, String> {
+pub(crate) fn log_filter(text: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::try_new(text).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
 }
 
-fn admin_token(text: &str) -> Result<String, String> {
+pub(crate) fn admin_token(text: &str) -> Result<String, String> {
     if text.is_empty() {
         Err("it must not be empty; leave it out to have one made".to_owned())
     } else if text.chars().any(|c| c.is_control() || c.is_whitespace() || !c.is_ascii()) {
@@ -202,7 +203,7 @@ fn admin_token(text: &str) -> Result<String, String> {
     }
 }
 
-fn origin(text: &str) -> Result<HeaderValue, String> {
+pub(crate) fn origin(text: &str) -> Result<HeaderValue, String> {
     let fits = text == "*"
         || (["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) && !text.ends_with('/'));
     match HeaderValue::from_str(text) {
@@ -211,7 +212,7 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
     }
 }
 
-fn framing_origin(text: &str) -> Result<HeaderValue, String> {
+pub(crate) fn framing_origin(text: &str) -> Result<HeaderValue, String> {
     // What has a meaning of its own in the header that this goes into is in no origin.
     let fits = text == "none" || !text.contains([';', ',', ' ', '\'']);
     match origin(text) {
@@ -252,9 +253,13 @@ pub(crate) fn with_config_file(command: Command, arguments: &[OsString]) -> Resu
     let Some(path) = config_path(arguments) else { return Ok(command) };
     let shown = path.display();
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read the config file {shown}"))?;
+    with_values(command, &text, shown)
+}
+
+/// `command` with the values of a config file's text as defaults.
+pub(crate) fn with_values(mut command: Command, text: &str, shown: impl Display) -> Result<Command> {
     let table: toml::Table =
         text.parse().map_err(|error| anyhow!("the config file {shown} is not TOML: {error}"))?;
-    let mut command = command;
     for (key, value) in table {
         let value = as_argument(&value).ok_or_else(|| {
             anyhow!("{shown}: {key} must be a text, a number, a boolean or a list of texts")

@@ -9,6 +9,9 @@ mod ambient;
 mod board;
 pub mod cli;
 mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 mod live;
 mod shutdown;

@@ -104,19 +104,21 @@ impl Reading {
     }
 
     pub(super) fn add(&mut self, other: &Self) {
-        self.accepted += other.accepted;
-        self.rejected += other.rejected;
+        // Other replicas' counts are what somebody wrote into Redis.
+        self.accepted = self.accepted.saturating_add(other.accepted);
+        self.rejected = self.rejected.saturating_add(other.rejected);
         self.latencies.resize(self.latencies.len().max(other.latencies.len()), 0);
-        self.latencies.iter_mut().zip(&other.latencies).for_each(|(sum, count)| *sum += count);
+        let counts = self.latencies.iter_mut().zip(&other.latencies);
+        counts.for_each(|(sum, count)| *sum = sum.saturating_add(*count));
     }
 
     /// How long the attempt took that is slower than this share of all, in microseconds; `None` where there was none.
     pub(super) fn latency(&self, share: f64) -> Option<u64> {
-        let all: u64 = self.latencies.iter().sum();
+        let all = self.latencies.iter().fold(0_u64, |all, count| all.saturating_add(*count));
         let wanted = ((all as f64 * share).ceil() as u64).max(1);
-        let mut seen = 0;
+        let mut seen = 0_u64;
         let step = self.latencies.iter().position(|count| {
-            seen += count;
+            seen = seen.saturating_add(*count);
             seen >= wanted
         });
         step.filter(|_| all > 0).map(|step| upper(step) as u64)

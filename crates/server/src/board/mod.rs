@@ -4,6 +4,8 @@
 //! has for that (`Vitals::exchange`), reads theirs, and keeps the sum as a sample of each sale that is busy or
 //! watched. So every replica's console shows the same, and history is there before anybody looks.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod meter;
 
 use std::{
@@ -155,8 +157,14 @@ impl Board {
             // Before the first second is over, this one at least.
             replicas: state.pulses.len().max(1),
             viewers: history.map_or(0, |history| history.viewers),
-            audit_backlog_rows: state.pulses.values().map(|pulse| pulse.audit_rows).sum(),
-            audit_backlog_bytes: state.pulses.values().map(|pulse| pulse.audit_bytes).sum(),
+            audit_backlog_rows: state
+                .pulses
+                .values()
+                .fold(0, |sum, pulse| sum.saturating_add(pulse.audit_rows)),
+            audit_backlog_bytes: state
+                .pulses
+                .values()
+                .fold(0, |sum, pulse| sum.saturating_add(pulse.audit_bytes)),
             samples,
             sale: SaleBody::figures(status),
         }
@@ -249,7 +257,7 @@ fn sample(status: &SaleStatus, news: &News, lag: Option<u64>, took: Duration) ->
     let latency = |share| news.reading.latency(share);
     Sample(
         status.now.as_millis(),
-        a_second(accepted + rejected),
+        a_second(accepted.saturating_add(rejected)),
         a_second(accepted),
         a_second(rejected),
         status.available(),
@@ -307,11 +315,11 @@ impl State {
                 };
                 let sum = news.entry(sale_id).or_default();
                 sum.reading.add(&new);
-                sum.viewers += shown.viewers;
+                sum.viewers = sum.viewers.saturating_add(shown.viewers);
             }
         }
         self.pulses = pulses;
-        news.retain(|_, news| news.reading.accepted + news.reading.rejected > 0 || news.viewers > 0);
+        news.retain(|_, news| news.reading.accepted > 0 || news.reading.rejected > 0 || news.viewers > 0);
         news
     }
 }

@@ -14,11 +14,16 @@ use flashsale_core::{
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use utoipa::ToSchema;
+use serde_json::json;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema, Type},
+};
 
 use super::{
     App,
     body::Json,
+    openapi::SaleInPath,
     path,
     problem::{AdminProblems, Problem},
     sales::SaleBody,
@@ -52,11 +57,20 @@ pub(crate) struct CreateSale {
     #[schema(example = "https://shop.example/pictures/42.webp", max_length = 2_000)]
     image_url: Option<String>,
     /// What one unit costs, as a number or as a decimal in text; with `currency`.
-    #[schema(value_type = Option<f64>, example = 129.00, minimum = 0)]
     price: Option<Amount>,
     /// The currency of the price, by ISO 4217.
     #[schema(example = "EUR", pattern = "^[A-Z]{3}$")]
     currency: Option<String>,
+}
+
+impl CreateSale {
+    /// The same in the terms of the service.
+    pub(super) fn request(self) -> Result<SaleRequest, Invalid> {
+        let Self { sale_id, name, total_stock, starts_at, ends_at, description, image_url, .. } = self;
+        let price = price(self.price.as_ref(), self.currency.as_deref())?;
+        let product = Product { description, image_url, price };
+        Ok(SaleRequest { sale_id, name, total_stock, starts_at, ends_at, product })
+    }
 }
 
 /// What to change of a sale; what is not named stays.
@@ -87,12 +101,26 @@ pub(crate) struct ChangeSale {
     image_url: Option<Option<String>>,
     /// A new price, with its `currency`; `null` takes both away.
     #[serde(default, deserialize_with = "named")]
-    #[schema(value_type = Option<f64>, minimum = 0)]
+    #[schema(value_type = Option<Amount>)]
     price: Option<Option<Amount>>,
     /// The currency of the new price.
     #[serde(default, deserialize_with = "named")]
     #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$")]
     currency: Option<Option<String>>,
+}
+
+impl ChangeSale {
+    /// The same in the terms of the service.
+    pub(super) fn change(self) -> Result<SaleChange, Invalid> {
+        let Self { name, total_stock, starts_at, ends_at, paused, description, image_url, .. } = self;
+        let price = match (self.price, self.currency) {
+            (None, None) => None,
+            (Some(None), None | Some(None)) => Some(None),
+            (amount, currency) => Some(price(amount.flatten().as_ref(), currency.flatten().as_deref())?),
+        };
+        let product = ProductChange { description, image_url, price };
+        Ok(SaleChange { name, total_stock, starts_at, ends_at, paused, product })
+    }
 }
 
 /// An amount of money, as JSON has it: `129.5`, or `"129.50"`.
@@ -109,6 +137,20 @@ impl<'de> Deserialize<'de> for Amount {
         }
     }
 }
+
+impl PartialSchema for Amount {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0));
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^[0-9]+(\.[0-9]+)?$"));
+        let either = OneOfBuilder::new().item(number).item(text);
+        either
+            .description(Some("An amount of money: 129.5, or \"129.50\""))
+            .example(Some(json!(129.5)))
+            .into()
+    }
+}
+
+impl ToSchema for Amount {}
 
 /// A value that is named, be it `null`; without it, the default says that it is not.
 fn named<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
@@ -131,7 +173,7 @@ fn price(amount: Option<&Amount>, currency: Option<&str>) -> Result<Option<Price
 pub(crate) struct ResetSale {
     /// Its id.
     #[schema(example = "sale_1", pattern = "^[A-Za-z0-9_-]{1,64}$")]
-    sale_id: String,
+    pub(super) sale_id: String,
 }
 
 /// The word that a sale has been reset.
@@ -152,16 +194,25 @@ pub(crate) struct ResetReply {
     security(("adminToken" = [])),
     request_body = CreateSale,
     responses(
-        (status = 201, description = "The sale was made", body = SaleBody),
+        (
+            status = 201, description = "The sale was made", body = SaleBody,
+            headers(("Location" = String, description = "Where it is")),
+            links(
+                ("show" = (operation_id = "show", parameters(("saleId" = "$response.body#/saleId")))),
+                ("change" = (operation_id = "change", parameters(("saleId" = "$response.body#/saleId")))),
+                ("pause" = (operation_id = "pause", parameters(("saleId" = "$response.body#/saleId")))),
+                ("resume" = (operation_id = "resume", parameters(("saleId" = "$response.body#/saleId")))),
+                ("delete" = (operation_id = "delete", parameters(("saleId" = "$response.body#/saleId")))),
+                ("orders" = (operation_id = "orders", parameters(("saleId" = "$response.body#/saleId")))),
+                ("audit" = (operation_id = "audit", parameters(("saleId" = "$response.body#/saleId")))),
+                ("status" = (operation_id = "status", parameters(("saleId" = "$response.body#/saleId")))),
+            ),
+        ),
         AdminProblems,
     )
 )]
 pub(crate) async fn create(State(app): State<App>, Json(new): Json<CreateSale>) -> Result<Response, Problem> {
-    let price = price(new.price.as_ref(), new.currency.as_deref())?;
-    let product = Product { description: new.description, image_url: new.image_url, price };
-    let CreateSale { sale_id, name, total_stock, starts_at, ends_at, .. } = new;
-    let made =
-        app.sales.create(SaleRequest { sale_id, name, total_stock, starts_at, ends_at, product }).await?;
+    let made = app.sales.create(new.request()?).await?;
     let place = HeaderValue::try_from(format!("/api/v1/admin/sales/{}", made.sale.id))
         .expect("a sale id is a valid header");
     let reply = Reply(SaleBody::from(made));
@@ -174,7 +225,7 @@ pub(crate) async fn create(State(app): State<App>, Json(new): Json<CreateSale>) 
     path = "/api/v1/admin/sales/{saleId}",
     tag = "admin",
     security(("adminToken" = [])),
-    params(("saleId" = String, Path, description = "The sale")),
+    params(SaleInPath),
     responses(
         (status = 200, description = "Its state", body = SaleBody),
         AdminProblems,
@@ -190,7 +241,7 @@ pub(crate) async fn show(State(app): State<App>, sale: SalePath) -> Result<Reply
     path = "/api/v1/admin/sales/{saleId}",
     tag = "admin",
     security(("adminToken" = [])),
-    params(("saleId" = String, Path, description = "The sale")),
+    params(SaleInPath),
     request_body = ChangeSale,
     responses(
         (status = 200, description = "Its new state", body = SaleBody),
@@ -202,15 +253,7 @@ pub(crate) async fn change(
     sale: SalePath,
     Json(change): Json<ChangeSale>,
 ) -> Result<Reply<SaleBody>, Problem> {
-    let ChangeSale { name, total_stock, starts_at, ends_at, paused, description, image_url, .. } = change;
-    let price = match (change.price, change.currency) {
-        (None, None) => None,
-        (Some(None), None | Some(None)) => Some(None),
-        (amount, currency) => Some(price(amount.flatten().as_ref(), currency.flatten().as_deref())?),
-    };
-    let product = ProductChange { description, image_url, price };
-    let change = SaleChange { name, total_stock, starts_at, ends_at, paused, product };
-    Ok(Reply(app.sales.change(&path(sale)?, change).await?.into()))
+    Ok(Reply(app.sales.change(&path(sale)?, change.change()?).await?.into()))
 }
 
 /// Stops a sale for now.
@@ -219,7 +262,7 @@ pub(crate) async fn change(
     path = "/api/v1/admin/sales/{saleId}/pause",
     tag = "admin",
     security(("adminToken" = [])),
-    params(("saleId" = String, Path, description = "The sale")),
+    params(SaleInPath),
     responses(
         (status = 200, description = "Its new state", body = SaleBody),
         AdminProblems,
@@ -235,7 +278,7 @@ pub(crate) async fn pause(State(app): State<App>, sale: SalePath) -> Result<Repl
     path = "/api/v1/admin/sales/{saleId}/resume",
     tag = "admin",
     security(("adminToken" = [])),
-    params(("saleId" = String, Path, description = "The sale")),
+    params(SaleInPath),
     responses(
         (status = 200, description = "Its new state", body = SaleBody),
         AdminProblems,
@@ -251,7 +294,7 @@ pub(crate) async fn resume(State(app): State<App>, sale: SalePath) -> Result<Rep
     path = "/api/v1/admin/sales/{saleId}",
     tag = "admin",
     security(("adminToken" = [])),
-    params(("saleId" = String, Path, description = "The sale")),
+    params(SaleInPath),
     responses(
         (status = 204, description = "The sale is gone"),
         AdminProblems,

@@ -9,6 +9,7 @@ use http::{HeaderName, header};
 
 use super::{
     App,
+    openapi::SaleInPath,
     problem::{LookupProblems, Problem, ProblemBody},
 };
 use crate::live::Viewer;
@@ -24,7 +25,7 @@ const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-bufferi
     get,
     path = "/api/v1/sale/{saleId}/events",
     tag = "sale",
-    params(("saleId" = String, Path, description = "The sale")),
+    params(SaleInPath),
     responses(
         (status = 200, description = "A stream that does not end by itself", body = String, content_type = "text/event-stream"),
         LookupProblems,

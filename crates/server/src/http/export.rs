@@ -21,7 +21,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    App, path,
+    App,
+    openapi::SaleInPath,
+    path,
     problem::{AdminProblems, Problem, ProblemBody},
 };
 
@@ -41,7 +43,7 @@ pub(super) enum Format {
 
 impl Format {
     /// What the client would have: NDJSON unless it asks for CSV.
-    fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(super) fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
         let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Self::Ndjson) };
         let accept = accept.to_str().unwrap_or_default().to_ascii_lowercase();
         let known = accept.split(',').find_map(|range| match range.split(';').next().map(str::trim) {
@@ -68,7 +70,7 @@ impl Format {
 }
 
 /// Something that is exported.
-trait Row: Sized + Send + 'static {
+pub(super) trait Row: Sized + Send + 'static {
     const NAME: &'static str;
     const COLUMNS: &'static [&'static str];
 
@@ -171,7 +173,7 @@ impl Row for AuditEvent {
     path = "/api/v1/admin/sales/{saleId}/orders",
     tag = "admin",
     security(("adminToken" = [])),
-    params(("saleId" = String, Path, description = "The sale")),
+    params(SaleInPath),
     responses(
         (status = 200, description = "All orders, streamed", content((String = "application/x-ndjson"), (String = "text/csv"))),
         (status = 406, description = "Neither format is accepted", body = ProblemBody, content_type = "application/problem+json"),
@@ -192,7 +194,7 @@ pub(crate) async fn orders(
     path = "/api/v1/admin/sales/{saleId}/audit",
     tag = "admin",
     security(("adminToken" = [])),
-    params(("saleId" = String, Path, description = "The sale")),
+    params(SaleInPath),
     responses(
         (status = 200, description = "All events, streamed", content((String = "application/x-ndjson"), (String = "text/csv"))),
         (status = 406, description = "Neither format is accepted", body = ProblemBody, content_type = "application/problem+json"),
@@ -271,7 +273,7 @@ async fn advance<R: Row>(mut progress: Progress) -> io::Result<Option<(Bytes, Pr
     Ok(Some((chunk, progress)))
 }
 
-fn rows<R: Row>(format: Format, rows: &[R]) -> io::Result<Bytes> {
+pub(super) fn rows<R: Row>(format: Format, rows: &[R]) -> io::Result<Bytes> {
     let mut chunk = Vec::with_capacity(rows.len() * 160);
     for row in rows {
         match format {

@@ -8,6 +8,8 @@ pub(crate) mod body;
 pub(crate) mod console;
 mod events;
 mod export;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod health;
 pub mod listener;
 mod metrics;

@@ -9,12 +9,38 @@ use axum::{
 };
 use http::{StatusCode, header};
 use utoipa::{
-    Modify, OpenApi,
+    IntoParams, Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
 use super::{Problem, admin, events, export, health, metrics, path, purchase, sales};
+
+/// The sale that a path names.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it only describes a part of a path")]
+pub(crate) struct SaleInPath {
+    /// The sale
+    #[param(rename = "saleId", example = "sale_1", pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    sale_id: String,
+}
+
+/// The user that a path names.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it only describes a part of a path")]
+pub(crate) struct UserInPath {
+    /// The user, percent-encoded: at most 255 bytes without control characters
+    #[param(
+        rename = "userId",
+        example = "user123",
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$"
+    )]
+    user_id: String,
+}
 
 /// The document, from the handlers' own words.
 #[derive(OpenApi)]

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::{
     App, body,
+    openapi::{SaleInPath, UserInPath},
     problem::{LookupProblems, Problem, PurchaseProblems},
 };
 
@@ -35,11 +36,11 @@ pub(crate) struct PurchaseRequest<'a> {
     /// The sale: 1 to 64 characters of `A-Za-z0-9_-`.
     #[serde(borrow)]
     #[schema(value_type = String, example = "sale_1", pattern = "^[A-Za-z0-9_-]{1,64}$")]
-    sale_id: Cow<'a, str>,
+    pub(super) sale_id: Cow<'a, str>,
     /// The user: non-empty text of at most 255 bytes without control characters.
     #[serde(borrow)]
-    #[schema(value_type = String, example = "user123", min_length = 1, max_length = 255)]
-    user_id: Cow<'a, str>,
+    #[schema(value_type = String, example = "user123", min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    pub(super) user_id: Cow<'a, str>,
 }
 
 /// The answer to an attempt.
@@ -159,10 +160,7 @@ fn json(body: Bytes) -> Response {
     get,
     path = "/api/v1/sale/{saleId}/user/{userId}/purchase",
     tag = "sale",
-    params(
-        ("saleId" = String, Path, description = "The sale"),
-        ("userId" = String, Path, description = "The user, percent-encoded"),
-    ),
+    params(SaleInPath, UserInPath),
     responses(
         (status = 200, description = "What the user holds", body = UserPurchase),
         LookupProblems,

@@ -14,7 +14,8 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    problem::{LookupProblems, Problem},
+    openapi::SaleInPath,
+    problem::{LookupProblems, Problem, ProblemBody},
 };
 
 /// The state of a sale at one instant.
@@ -125,7 +126,10 @@ fn number(price: Price) -> Box<RawValue> {
     get,
     path = "/api/v1/sales",
     tag = "sale",
-    responses((status = 200, description = "All sales", body = Vec<SaleBody>))
+    responses(
+        (status = 200, description = "All sales", body = Vec<SaleBody>),
+        (status = 503, description = "A part that is needed is away; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
+    )
 )]
 pub(crate) async fn list(State(app): State<App>) -> Result<Json<Vec<SaleBody>>, Problem> {
     Ok(Json(app.sales.statuses().await?.into_iter().map(SaleBody::from).collect()))
@@ -136,7 +140,7 @@ pub(crate) async fn list(State(app): State<App>) -> Result<Json<Vec<SaleBody>>, 
     get,
     path = "/api/v1/sale/{saleId}/status",
     tag = "sale",
-    params(("saleId" = String, Path, description = "The sale")),
+    params(SaleInPath),
     responses(
         (status = 200, description = "Its state", body = SaleBody),
         LookupProblems,

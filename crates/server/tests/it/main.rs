@@ -13,4 +13,6 @@ mod exports;
 mod failures;
 mod pages;
 mod seed_api;
+#[cfg(feature = "fuzzing")]
+mod seeds;
 mod server;

@@ -4,6 +4,8 @@
 //! done, so that loading again does nothing twice. What a form got wrong is told at its fields, with what was typed.
 
 mod form;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod integrity;
 mod live;
 mod records;

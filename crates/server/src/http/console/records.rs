@@ -42,12 +42,12 @@ pub(super) struct Asked {
 type Search = Result<Query<Asked>, QueryRejection>;
 
 impl Asked {
-    fn is_search(&self) -> bool {
+    pub(super) fn is_search(&self) -> bool {
         !(self.user.is_empty() && self.order.is_empty() && self.kind.is_empty())
     }
 
     /// The query of the page that goes on at `next`.
-    fn on(&self, next: i64) -> String {
+    pub(super) fn on(&self, next: i64) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (name, value) in [("user", &self.user), ("order", &self.order), ("kind", &self.kind)] {
             if !value.is_empty() {

@@ -102,7 +102,7 @@ async fn put_on_record(app: &App, event: OperatorEvent, Peer(address): Peer) -> 
 }
 
 /// Where to go: a page of the console, and never another site.
-fn safe(next: &str) -> &str {
+pub(super) fn safe(next: &str) -> &str {
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     match next.strip_prefix(PATH) {
         Some(rest) if plain && (rest.is_empty() || rest.starts_with(['/', '?'])) => next,
