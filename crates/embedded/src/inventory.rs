@@ -196,6 +196,12 @@ impl Engine {
         self.ledger.readers.run(read).await
     }
 
+    /// The last place of a sale's sequence in memory.
+    #[cfg(feature = "stepped")]
+    pub(crate) fn place(&self, sale: &SaleId) -> Option<Place> {
+        Some(self.sales.find(sale)?.state.lock().inventory.place())
+    }
+
     fn status_of(&self, cell: &SaleCell) -> SaleStatus {
         cell.state.lock().inventory.status(self.clock.now())
     }

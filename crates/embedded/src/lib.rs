@@ -16,9 +16,15 @@ mod operators;
 mod queue;
 mod sales;
 mod search;
+#[cfg(feature = "stepped")]
+pub mod stepped;
 mod store;
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use flashsale_core::{
     Error,
@@ -116,12 +122,22 @@ impl Embedded {
     pub fn open(folder: &Folder, clock: Arc<dyn Clock>, ids: Arc<dyn OrderIds>) -> Result<Self, OpenError> {
         let path = folder.path().join(FILE_NAME);
         let (ledger, recovered) = ledger::Ledger::open(&path)?;
+        Ok(Self::on(path, ledger, recovered, clock, ids))
+    }
+
+    fn on(
+        path: PathBuf,
+        ledger: ledger::Ledger,
+        recovered: ledger::Recovered,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn OrderIds>,
+    ) -> Self {
         let found = recovered.found;
         let operators = Arc::new(operators::Operators::new(path, ledger.readers.clone()));
         let sales = sales::Sales::new(recovered.cells, recovered.next_no);
         let engine = Arc::new(inventory::Engine::new(sales, ledger, clock, ids));
         let queue = Arc::new(queue::LedgerQueue::new(engine.clone()));
-        Ok(Self { engine, queue, operators, found })
+        Self { engine, queue, operators, found }
     }
 
     /// What start-up found.

@@ -41,7 +41,7 @@ impl Checkpointer {
         let flag = tidy.clone();
         let thread = thread::spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                if let Err(error) = keep_short(&connection, &flag) {
+                if let Err(error) = keep_short(&connection, &flag, LOG_PAGES) {
                     warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
                 }
             }
@@ -63,10 +63,11 @@ impl Checkpointer {
     }
 }
 
-fn keep_short(connection: &Connection, tidy: &AtomicBool) -> rusqlite::Result<()> {
+/// Copies the log into the file when it holds more than `log_pages`.
+pub(super) fn keep_short(connection: &Connection, tidy: &AtomicBool, log_pages: i64) -> rusqlite::Result<()> {
     // NOOP only counts. The length of the log's file says nothing, because it is written over in place.
     let in_the_log = pages(connection, "PRAGMA wal_checkpoint(NOOP)")?;
-    if in_the_log > LOG_PAGES {
+    if in_the_log > log_pages {
         let copied = pages(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
         debug!(pages = copied, "checkpoint");
         tidy.store(true, Ordering::Relaxed);

@@ -22,8 +22,9 @@ const LINGER: Duration = Duration::from_millis(10);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The queue.
-#[derive(Default)]
 pub(crate) struct CommitQueue {
+    /// The most entries that wait.
+    capacity: usize,
     state: Mutex<State>,
     work: Condvar,
     room: Notify,
@@ -68,6 +69,12 @@ pub(crate) enum Entrance<'a> {
 }
 
 impl CommitQueue {
+    /// An empty queue of at most `capacity` entries.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let (state, work) = (Mutex::default(), Condvar::new());
+        Self { capacity, state, work, room: Notify::new(), commit: Notify::new() }
+    }
+
     /// Locks the queue, to append.
     ///
     /// # Errors
@@ -75,7 +82,7 @@ impl CommitQueue {
     pub(crate) fn enter(&self) -> Result<Entrance<'_>> {
         let state = self.state.lock();
         check(&state)?;
-        if state.entries.len() >= CAPACITY {
+        if state.entries.len() >= self.capacity {
             return Ok(Entrance::Full);
         }
         Ok(Entrance::Open(Room { state, work: &self.work }))
@@ -112,6 +119,19 @@ impl CommitQueue {
                 }
             }
         }
+        self.hand_over(state, group)
+    }
+
+    /// What [`CommitQueue::take`] would do now, without waiting: `None` where it would wait. `lingered` when it has
+    /// waited for more audit rows long enough.
+    #[cfg(feature = "stepped")]
+    pub(crate) fn try_take(&self, group: &mut Vec<Entry>, lingered: bool) -> Option<bool> {
+        let state = self.state.lock();
+        let ready = state.ripe() || lingered && !state.entries.is_empty();
+        ready.then(|| self.hand_over(state, group))
+    }
+
+    fn hand_over(&self, mut state: MutexGuard<'_, State>, group: &mut Vec<Entry>) -> bool {
         state.writer = WriterIs::Busy;
         state.urgent = false;
         mem::swap(&mut state.entries, group);

@@ -15,7 +15,9 @@ mod readers;
 pub(crate) mod record;
 mod recovery;
 mod schema;
-mod writer;
+#[cfg(feature = "stepped")]
+pub(crate) mod stepped;
+pub(crate) mod writer;
 
 use std::{path::Path, sync::Arc, thread};
 
@@ -23,11 +25,11 @@ use parking_lot::Mutex;
 
 pub(crate) use readers::Readers;
 pub(crate) use readers::unreadable;
-pub(crate) use recovery::{moment, order_id, parsed};
+pub(crate) use recovery::{Recovered, moment, order_id, parsed};
 pub use schema::FILE_NAME;
 pub(crate) use schema::open_for_writing;
 
-use self::{checkpoint::Checkpointer, commit_queue::CommitQueue, recovery::Recovered, writer::Writer};
+use self::{checkpoint::Checkpointer, commit_queue::CommitQueue, writer::Writer};
 use crate::OpenError;
 pub(crate) use outbox::Outbox;
 
@@ -62,8 +64,8 @@ impl Ledger {
         let connection = schema::open(path)?;
         let recovered = recovery::recover(&connection, path)?;
 
-        let queue = Arc::new(CommitQueue::default());
-        let outbox = Arc::new(Outbox::new(recovered.found.reserved > 0));
+        let queue = Arc::new(CommitQueue::new(commit_queue::CAPACITY));
+        let outbox = Arc::new(Outbox::new(outbox::CAPACITY, recovered.found.reserved > 0));
         let checkpointer = Checkpointer::start(path).map_err(sqlite)?;
         let writer = Writer::new(connection, queue.clone(), outbox.clone(), checkpointer.tidy());
         let writer = thread::Builder::new()

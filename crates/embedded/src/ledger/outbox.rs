@@ -11,10 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// The most reservations that are kept in memory (P8).
-const CAPACITY: usize = 65_536;
+pub(crate) const CAPACITY: usize = 65_536;
 
 /// The newest part of the outbox.
 pub(crate) struct Outbox {
+    /// The most reservations that are kept.
+    capacity: usize,
     state: Mutex<State>,
     added: Notify,
 }
@@ -29,9 +31,9 @@ struct State {
 
 impl Outbox {
     /// An outbox of which memory knows nothing yet; `behind` where there may be rows of it.
-    pub(crate) fn new(behind: bool) -> Self {
+    pub(crate) fn new(capacity: usize, behind: bool) -> Self {
         let state = State { recent: VecDeque::new(), first: 0, behind };
-        Self { state: Mutex::new(state), added: Notify::new() }
+        Self { capacity, state: Mutex::new(state), added: Notify::new() }
     }
 
     /// Called by the writer after each commit, with the reservations in it.
@@ -44,7 +46,7 @@ impl Outbox {
         if !state.behind {
             state.recent.extend(reservations);
         }
-        if state.recent.len() > CAPACITY {
+        if state.recent.len() > self.capacity {
             state.first += state.recent.len() as u64;
             state.recent.clear();
             state.behind = true;

@@ -19,6 +19,9 @@ const READERS_MAX: usize = 8;
 /// A small pool of connections that can only read.
 pub(crate) struct Readers {
     path: PathBuf,
+    /// Reads run where they are asked for, and not on a thread of their own.
+    #[cfg(feature = "stepped")]
+    pub(super) in_place: bool,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
 }
@@ -32,7 +35,13 @@ impl Readers {
         let first = schema::open_for_reading(path)
             .map_err(|source| OpenError::Sqlite { path: path.display().to_string(), source })?;
         let permits = Arc::new(Semaphore::new(READERS_MAX));
-        Ok(Self { path: path.to_owned(), idle: Mutex::new(vec![first]), permits })
+        Ok(Self {
+            path: path.to_owned(),
+            #[cfg(feature = "stepped")]
+            in_place: false,
+            idle: Mutex::new(vec![first]),
+            permits,
+        })
     }
 
     /// Runs `read` on a connection, on a thread where it may take its time.
@@ -43,15 +52,21 @@ impl Readers {
         let closed = |_| Error::unavailable("the server is shutting down");
         let permit = self.permits.clone().acquire_owned().await.map_err(closed)?;
         let readers = self.clone();
-        let outcome = task::spawn_blocking(move || {
+        let read = move || {
             // Held until the read has ended, even if nobody waits for it any more.
             let _permit = permit;
             let connection = readers.take()?;
             let outcome = read(&connection);
             readers.put_back(connection);
             outcome
-        });
-        outcome.await.map_err(|error| Error::unavailable(format!("a read of the ledger ended: {error}")))?
+        };
+        #[cfg(feature = "stepped")]
+        if self.in_place {
+            return read();
+        }
+        task::spawn_blocking(read)
+            .await
+            .map_err(|error| Error::unavailable(format!("a read of the ledger ended: {error}")))?
     }
 
     /// Lets nobody in any more, and closes what is idle.

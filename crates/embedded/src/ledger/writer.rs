@@ -63,6 +63,8 @@ pub(crate) struct Writer {
     outbox: Arc<Outbox>,
     /// Set by the checkpointer when the log should start anew, which only a writer can see to.
     tidy: Arc<AtomicBool>,
+    /// What was taken and is being written.
+    group: Vec<Entry>,
 }
 
 impl Writer {
@@ -72,7 +74,7 @@ impl Writer {
         outbox: Arc<Outbox>,
         tidy: Arc<AtomicBool>,
     ) -> Self {
-        Self { connection, queue, outbox, tidy }
+        Self { connection, queue, outbox, tidy, group: Vec::new() }
     }
 
     /// Runs; should a panic end it, nobody must go on waiting for a commit that never comes.
@@ -88,18 +90,37 @@ impl Writer {
     }
 
     /// Commits groups until the queue is closed and empty, or a commit fails.
-    fn run(self) {
-        let mut group = Vec::new();
-        while self.queue.take(&mut group) {
-            match self.commit(&group) {
-                Ok(()) => self.settle(&mut group),
-                Err(error) => return self.fail(group, &error),
-            }
-            if self.tidy.swap(false, Ordering::Relaxed) {
-                self.checkpoint();
+    fn run(mut self) {
+        while self.queue.take(&mut self.group) {
+            if !self.write() {
+                return;
             }
         }
         self.close();
+    }
+
+    /// Takes a group where [`Writer::run`] would not wait; `Some(false)` once the queue is closed and empty.
+    #[cfg(feature = "stepped")]
+    pub(crate) fn try_take(&mut self, lingered: bool) -> Option<bool> {
+        self.queue.try_take(&mut self.group, lingered)
+    }
+
+    /// Commits the group that was taken and completes its replies; `false` when it cannot, and nothing must be
+    /// written any more.
+    pub(crate) fn write(&mut self) -> bool {
+        let mut group = std::mem::take(&mut self.group);
+        match self.commit(&group) {
+            Ok(()) => self.settle(&mut group),
+            Err(error) => {
+                self.fail(group, &error);
+                return false;
+            }
+        }
+        self.group = group;
+        if self.tidy.swap(false, Ordering::Relaxed) {
+            self.checkpoint();
+        }
+        true
     }
 
     /// Writes a group in one transaction.
@@ -143,7 +164,7 @@ impl Writer {
         }
     }
 
-    fn fail(self, group: Vec<Entry>, error: &rusqlite::Error) {
+    fn fail(&self, group: Vec<Entry>, error: &rusqlite::Error) {
         error!(%error, "the ledger cannot be written: selling stops until the server is started again");
         let left = self.queue.fail(&error.to_string());
         for reply in group.into_iter().chain(left).filter_map(|entry| entry.reply) {
@@ -161,7 +182,7 @@ impl Writer {
         }
     }
 
-    fn close(self) {
+    pub(crate) fn close(self) {
         let outcome = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = outcome {
             warn!(%error, "the last checkpoint of the ledger failed; the next start will do it");

@@ -1,0 +1,50 @@
+//! The ledger without its threads: whoever opened it takes the writer's and the checkpointer's steps himself.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use super::{
+    Ledger, Readers, checkpoint, commit_queue::CommitQueue, outbox::Outbox, recovery, recovery::Recovered,
+    schema, writer::Writer,
+};
+use crate::{OpenError, stepped::Bounds};
+
+/// What the checkpointer's thread works with.
+pub(crate) struct Checkpointer {
+    connection: Connection,
+    tidy: Arc<AtomicBool>,
+}
+
+impl Checkpointer {
+    pub(crate) fn look(&self, log_pages: i64) -> rusqlite::Result<()> {
+        checkpoint::keep_short(&self.connection, &self.tidy, log_pages)
+    }
+}
+
+impl Ledger {
+    /// As [`Ledger::open`], in the same order.
+    pub(crate) fn open_stepped(
+        path: &Path,
+        bounds: Bounds,
+    ) -> Result<(Self, Recovered, Writer, Checkpointer), OpenError> {
+        let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let connection = schema::open(path)?;
+        let recovered = recovery::recover(&connection, path)?;
+
+        let queue = Arc::new(CommitQueue::new(bounds.waiting));
+        let outbox = Arc::new(Outbox::new(bounds.outbox, recovered.found.reserved > 0));
+        let tidy = Arc::new(AtomicBool::new(false));
+        let checkpointer =
+            Checkpointer { connection: schema::open_for_writing(path).map_err(sqlite)?, tidy: tidy.clone() };
+        let writer = Writer::new(connection, queue.clone(), outbox.clone(), tidy);
+        let mut readers = Readers::open(path)?;
+        readers.in_place = true;
+        let ledger = Self { queue, readers: Arc::new(readers), outbox, threads: Mutex::new(None) };
+        Ok((ledger, recovered, writer, checkpointer))
+    }
+}
