@@ -66,6 +66,8 @@ pub struct ResponseTime {
     pub p95_ms: f64,
     /// 99% were faster.
     pub p99_ms: f64,
+    /// 99.9% were faster.
+    pub p999_ms: f64,
     /// The slowest.
     pub max_ms: f64,
 }
@@ -143,7 +145,7 @@ impl Report {
     }
 
     fn write_response_time(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ResponseTime { average_ms, median_ms, p95_ms, p99_ms, max_ms } = self.response_time;
+        let ResponseTime { average_ms, median_ms, p95_ms, p99_ms, max_ms, .. } = self.response_time;
         writeln!(f, "⏱️  RESPONSE TIME:")?;
         writeln!(f, "   Average: {average_ms:.2}ms")?;
         writeln!(f, "   Median (p50): {median_ms:.2}ms")?;
@@ -177,6 +179,7 @@ impl ResponseTime {
             median_ms: quantile_ms(0.5),
             p95_ms: quantile_ms(0.95),
             p99_ms: quantile_ms(0.99),
+            p999_ms: quantile_ms(0.999),
             max_ms: latency.max() as f64 / 1_000.0,
         }
     }
@@ -275,6 +278,7 @@ PASSED";
                 median_ms: 38.12,
                 p95_ms: 124.5,
                 p99_ms: 287.34,
+                p999_ms: 300.5,
                 max_ms: 450.23,
             },
             outcomes: Outcomes {
@@ -342,6 +346,7 @@ PASSED";
         let json = serde_json::to_value(seed()).expect("serializes");
         assert_eq!(json["totalRequests"], 10_000);
         assert_eq!(json["responseTime"]["p95Ms"], 124.5);
+        assert_eq!(json["responseTime"]["p999Ms"], 300.5);
         assert_eq!(json["outcomes"]["alreadyPurchased"], 0);
         assert_eq!(json["after"]["totalSold"], 100);
         assert_eq!(json["verdict"]["checks"][0]["promise"], "P1");
