@@ -128,18 +128,9 @@ impl Replica {
     /// A rejection from memory, where the sale is latched.
     fn reject_from_memory(&self, cell: &Cell, user: &UserId) -> Option<Decision> {
         let latch = cell.latch.read().clone()?;
-        let at = latch.rejects(user, Instant::now())?;
+        let rejection = latch.rejection(user, Instant::now())?;
         self.counts.latched.fetch_add(1, Ordering::Relaxed);
-        self.audit.take([Rejection {
-            sale_no: latch.no,
-            kind: kind::REJECTED_SOLD_OUT,
-            epoch: latch.epoch,
-            place: latch.changed,
-            at,
-            user_id: user.clone(),
-            held: None,
-            number: 0,
-        }]);
+        self.audit.take([rejection]);
         Some(Decision::SoldOut)
     }
 

@@ -23,7 +23,7 @@ use flashsale_core::{
 };
 use parking_lot::Mutex;
 
-use crate::stock::State;
+use crate::{audit::Rejection, stock::State, store::kind};
 
 /// How often a latch is compared with Redis.
 pub(crate) const RECHECK: Duration = Duration::from_millis(200);
@@ -100,6 +100,21 @@ impl Latch {
         let now = compared.there.after(since);
         let known = since < VALID && now < self.ends_at;
         (known && !self.purchasers.contains(&self.hasher.hash_one(user.as_str()))).then_some(now)
+    }
+
+    /// The rejection of `user`, as it is recorded; `None` where Redis has to be asked.
+    pub(crate) fn rejection(&self, user: &UserId, here: Instant) -> Option<Rejection> {
+        let at = self.rejects(user, here)?;
+        Some(Rejection {
+            sale_no: self.no,
+            kind: kind::REJECTED_SOLD_OUT,
+            epoch: self.epoch,
+            place: self.changed,
+            at,
+            user_id: user.clone(),
+            held: None,
+            number: 0,
+        })
     }
 }
 

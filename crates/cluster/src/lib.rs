@@ -8,6 +8,8 @@
 //! Which promise holds when a part is lost is argued in ADRs 0009 to 0011.
 
 mod audit;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod broker;
 mod cluster;
 mod durability;

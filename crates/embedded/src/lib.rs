@@ -9,6 +9,8 @@
 //! Memory is rebuilt from the ledger alone. When a write or an fsync fails, selling stops at once and for
 //! good: what the disk holds is then known only after a new start.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod folder;
 mod inventory;
 mod ledger;

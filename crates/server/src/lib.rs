@@ -6,6 +6,8 @@
 
 mod admission;
 mod ambient;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod board;
 pub mod cli;
 mod config;

@@ -175,7 +175,7 @@ impl Writer {
 
     /// Between two groups, with nearly all of the log checkpointed already, this is short; the next write
     /// then starts the log anew.
-    fn checkpoint(&self) {
+    pub(crate) fn checkpoint(&self) {
         let outcome = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         if let Err(error) = outcome {
             warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");

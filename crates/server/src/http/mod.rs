@@ -16,7 +16,7 @@ mod metrics;
 pub(crate) mod openapi;
 mod pages;
 pub(crate) mod problem;
-mod purchase;
+pub(crate) mod purchase;
 mod sales;
 mod widget;
 
