@@ -1,4 +1,4 @@
-//! Viewers: so many connections that watch one sale, for `scripts/bench-viewers`.
+//! Viewers: so many connections that watch one sale, for `scripts/bench`.
 //!
 //! `URL=127.0.0.1:3000 SALE=sale_1 VIEWERS=10000 cargo run --release --example viewers` says `all are watching` when each
 //! has its first event, counts until it gets SIGINT or SIGTERM, and then prints what they have seen.
