@@ -31,17 +31,17 @@ stress sale="sale_1" rate="2000" duration="5s" url="http://127.0.0.1:3000":
 verify sale="sale_1" *args:
     cargo run --release --locked -- verify --sale "$1" "${@:2}"
 
-# Measure rejections and purchases against a constant answer (N) on the same HTTP stack.
-bench-n:
-    scripts/bench-n
+# Measure everything in turns, as ratios to a constant answer (N), into docs/performance.md (more flags may follow).
+bench *args:
+    scripts/bench "$@"
 
-# Measure the cluster profile against N, on the services of this machine.
-bench-cluster:
-    scripts/bench-cluster
+# Count the instructions of the hot paths, and compare with what is stored (more flags may follow).
+bench-instructions *args:
+    scripts/bench-instructions "$@"
 
-# Measure what 10,000 viewers of a sale cost, and what purchases keep.
-bench-viewers:
-    scripts/bench-viewers
+# Measure what it costs as work grows, into docs/performance.md (more flags may follow).
+scale *args:
+    scripts/scale "$@"
 
 # Two replicas and three workers on the services of this machine (more flags may follow).
 cluster *args:
