@@ -145,7 +145,7 @@ impl PartialSchema for Amount {
         let either = OneOfBuilder::new().item(number).item(text);
         either
             .description(Some("An amount of money: 129.5, or \"129.50\""))
-            .example(Some(json!(129.5)))
+            .examples([json!(129.5)])
             .into()
     }
 }
