@@ -3,6 +3,7 @@
 use std::{fs::OpenOptions, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use tracing::warn;
 
 use crate::OpenError;
 
@@ -31,7 +32,19 @@ pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {
     }
     let mut connection = open_for_writing(path).map_err(sqlite)?;
     migrate(&mut connection, path)?;
+    settle(&connection).map_err(sqlite)?;
     Ok(connection)
+}
+
+/// Copies the log into the file, so that memory is rebuilt from what is on the disk. What a start reads may be in the
+/// operating system's memory only: a process that was killed had not synced it, or a sync that failed has dropped it,
+/// and then no sync brings it to the disk any more. Everything that is appended to the log after it would be lost with it.
+fn settle(connection: &Connection) -> rusqlite::Result<()> {
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))?;
+    if busy {
+        warn!("another process reads the ledger; its log could not start anew");
+    }
+    Ok(())
 }
 
 /// Opens the file for writing.
