@@ -115,7 +115,7 @@ pub fn secret(data: &[u8]) {
     let shown = Secret::from(text.to_owned()).to_string();
     assert!(shown.len() <= text.len().max("(an address)".len()) + '…'.len_utf8(), "{shown}");
     // Where a well-formed address has its secrets, whatever they are.
-    let password: String = text.chars().filter(|letter| letter.is_ascii_alphanumeric()).collect();
+    let password: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
     for address in [
         format!("postgres://shop:pw-{password}@db:5432/shop"),
         format!("redis://:pw-{password}@cache:6379/1"),

@@ -3,6 +3,7 @@
 //! A name ends in how often the thing is done in one count. What is counted is what one thread does: that of the bench.
 //! Everything before and after (files, sales, purchasers, the client of the HTTP benches) is made by others or outside.
 #![expect(missing_docs, reason = "the harness makes public items of the benches")]
+#![expect(clippy::disallowed_methods, reason = "the harness ends the process by itself")]
 
 use std::{
     hint::black_box,

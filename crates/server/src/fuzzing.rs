@@ -29,8 +29,11 @@ pub use crate::{
     },
 };
 
-/// All targets, by the names that they have in `fuzz/`.
-pub const TARGETS: [(&str, fn(&[u8])); 24] = [
+/// What is called with bytes, by the name that it has in `fuzz/`.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 24] = [
     ("admin_body", admin_body),
     ("config", config),
     ("cookie", cookie),

@@ -131,17 +131,17 @@ async fn a_database_of_another_program_is_refused_and_left_alone() {
 
 /// A ledger as it was before live and ended orders were apart.
 fn old_ledger(dir: &Path) {
-    let connection = rusqlite::Connection::open(dir.join(FILE_NAME)).unwrap();
+    let connection = rusqlite::Connection::open(dir.join(FILE_NAME)).expect("a file");
     for migration in [
         include_str!("../../migrations/0001_ledger.sql"),
         include_str!("../../migrations/0002_places_of_orders.sql"),
         include_str!("../../migrations/0003_products_and_searches.sql"),
         include_str!("../../migrations/0004_operator_log.sql"),
     ] {
-        connection.execute_batch(migration).unwrap();
+        connection.execute_batch(migration).expect("a migration");
     }
-    connection.pragma_update(None, "application_id", 0x466C_7368).unwrap();
-    connection.pragma_update(None, "user_version", 4).unwrap();
+    connection.pragma_update(None, "application_id", 0x466C_7368).expect("the mark");
+    connection.pragma_update(None, "user_version", 4).expect("the version");
     let sale = |no: u32| {
         format!(
             "INSERT INTO sales (no, id, name, total_stock, starts_at, ends_at, epoch, last_place, created_at, updated_at) \
@@ -166,7 +166,7 @@ fn old_ledger(dir: &Path) {
         order(4, 1, 2, "'RESERVED', NULL, NULL"),
         ended.to_owned(),
     ];
-    connection.execute_batch(&rows.concat()).unwrap();
+    connection.execute_batch(&rows.concat()).expect("rows");
 }
 
 #[tokio::test]

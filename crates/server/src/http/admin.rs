@@ -143,10 +143,7 @@ impl PartialSchema for Amount {
         let number = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0));
         let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^[0-9]+(\.[0-9]+)?$"));
         let either = OneOfBuilder::new().item(number).item(text);
-        either
-            .description(Some("An amount of money: 129.5, or \"129.50\""))
-            .examples([json!(129.5)])
-            .into()
+        either.description(Some("An amount of money: 129.5, or \"129.50\"")).examples([json!(129.5)]).into()
     }
 }
 

@@ -1,13 +1,18 @@
 //! Reads request bodies within their bounds, and makes of them what they should be, or a clear 4xx.
 
-use std::time::Duration;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request},
 };
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
@@ -51,6 +56,12 @@ pub(crate) fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, 
         Some(_) => return Err(Problem::bad_request("The body must be a JSON object")),
         None => return Err(Problem::bad_request("The body is empty; it must be a JSON object")),
     }
+    // To keep track of the path costs as much as to parse, and only who is refused wants to know it.
+    serde_json::from_slice(body).or_else(|_| parse_with_path(body))
+}
+
+/// The same, to say what is wrong and where.
+fn parse_with_path<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -82,18 +93,38 @@ pub(crate) async fn read_up_to(bytes: usize, request: Request, within: Duration)
             }
             return Err(too_long(bytes));
         }
-        match Limited::new(&mut body, bytes).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                discard(&mut body).await;
-                Err(too_long(bytes))
-            }
-            Err(_) => Err(Problem::bad_request("The body broke off before its end")),
-        }
+        collect(&mut body, bytes).await
     };
+    // Nearly always all of it came with the header, and no clock is needed.
+    let mut reading = pin!(reading);
+    if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+        return read;
+    }
     timeout(within, reading).await.unwrap_or_else(|_| {
         Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"))
     })
+}
+
+/// The whole body. One that comes in one piece is not copied.
+async fn collect(body: &mut Body, most: usize) -> Result<Bytes, Problem> {
+    let (mut first, mut whole) = (Bytes::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::bad_request("The body broke off before its end"))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        if first.len().max(whole.len()) + piece.len() > most {
+            discard(body).await;
+            return Err(too_long(most));
+        }
+        if first.is_empty() {
+            first = piece;
+            continue;
+        }
+        if whole.is_empty() {
+            whole.extend_from_slice(&first);
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(if whole.is_empty() { first } else { whole.into() })
 }
 
 /// Whether the body is of this media type, whatever its parameters.

@@ -1,6 +1,9 @@
 //! `POST /api/v1/sale/purchase` and the lookup of what a user holds: the way that has to be fast.
 
-use std::{borrow::Cow, time::Instant};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json,
@@ -8,7 +11,7 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
-use flashsale_core::inventory::Decision;
+use flashsale_core::{ids::OrderId, inventory::Decision};
 use http::{HeaderName, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -57,8 +60,8 @@ pub(crate) struct PurchaseReply {
     message: &'static str,
     /// The order that the user holds; not with `SOLD_OUT`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "0198b7a0-5d5c-7c1e-8d6a-1f2e3d4c5b6a")]
-    order_id: Option<String>,
+    #[schema(value_type = Option<String>, example = "0198b7a0-5d5c-7c1e-8d6a-1f2e3d4c5b6a")]
+    order_id: Option<OrderId>,
     /// `RESERVED` where SUCCESS rests on Redis alone, since RabbitMQ is away; usually absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "RESERVED")]
@@ -103,14 +106,15 @@ pub(crate) async fn attempt(State(app): State<App>, request: Request) -> Respons
     };
     let elapsed = started.elapsed();
     app.metrics.observe_purchase(elapsed);
-    response.headers_mut().insert(SERVER_TIMING, server_timing(elapsed.as_micros()));
+    response.headers_mut().insert(SERVER_TIMING, server_timing(elapsed));
     response
 }
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// How long the decision took, in milliseconds.
-fn server_timing(micros: u128) -> HeaderValue {
+fn server_timing(took: Duration) -> HeaderValue {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let text = format!("purchase;dur={}.{:03}", micros / 1_000, micros % 1_000);
     HeaderValue::try_from(text).expect("digits are a valid header")
 }
@@ -124,10 +128,10 @@ async fn try_attempt(app: &App, request: Request, started: Instant) -> Result<Re
         Decision::SoldOut => Ok(json(Bytes::from_static(SOLD_OUT_BODY))),
         Decision::Reserved(reservation) => {
             let durability = app.vitals.is_provisional().then_some("RESERVED");
-            Ok(reply(true, "SUCCESS", RESERVED, reservation.order_id.to_string(), durability))
+            Ok(reply(true, "SUCCESS", RESERVED, reservation.order_id, durability))
         }
         Decision::AlreadyPurchased(purchase) => {
-            Ok(reply(false, "ALREADY_PURCHASED", ALREADY_PURCHASED, purchase.order_id.to_string(), None))
+            Ok(reply(false, "ALREADY_PURCHASED", ALREADY_PURCHASED, purchase.order_id, None))
         }
         Decision::NotActive => {
             // Whoever bought in time and asks late still hears of the order.
@@ -142,7 +146,7 @@ fn reply(
     success: bool,
     status: &'static str,
     message: &'static str,
-    order_id: String,
+    order_id: OrderId,
     durability: Option<&'static str>,
 ) -> Response {
     let reply = PurchaseReply { success, status, message, order_id: Some(order_id), durability };
