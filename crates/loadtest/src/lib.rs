@@ -9,6 +9,7 @@
 //! * `schedule`, `open_loop`, `closed_loop`: when an attempt is made
 //! * `connection`, `target`, `users`, `buyer`, `reply`: how one is made, and what came of it
 //! * `tally`, `sale`, `verdict`, `report`: what is remembered, and what it proves
+//! * [`history`]: the same from every single request, for tests that write each down
 
 mod buyer;
 mod closed_loop;
@@ -17,6 +18,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod history;
 mod open_loop;
 mod options;
 mod progress;

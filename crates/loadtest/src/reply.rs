@@ -77,6 +77,15 @@ fn decision(body: &[u8]) -> Option<Outcome<'_>> {
     (body.success == Some(success)).then_some(outcome)
 }
 
+/// Whether a SUCCESS says that it rests on less than it should for now.
+pub(crate) fn is_provisional(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Durability {
+        durability: Option<String>,
+    }
+    serde_json::from_slice::<Durability>(body).is_ok_and(|body| body.durability.is_some())
+}
+
 /// The beginning of a body, on one line, fit for a terminal.
 pub(crate) fn quote(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);

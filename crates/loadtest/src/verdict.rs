@@ -37,7 +37,7 @@ pub struct Check {
 }
 
 impl Check {
-    fn new(promise: &'static str, name: &'static str, faults: &[String], figures: String) -> Self {
+    pub(crate) fn new(promise: &'static str, name: &'static str, faults: &[String], figures: String) -> Self {
         let holds = faults.is_empty();
         let figures = if holds { figures } else { faults.join("; ") };
         Self { promise, name, holds, figures }
@@ -258,18 +258,18 @@ impl Evidence<'_> {
 
 /// How often something was seen that should not be, and the first case as an example.
 #[derive(Default)]
-struct Repeats {
+pub(crate) struct Repeats {
     count: u64,
     example: Option<String>,
 }
 
 impl Repeats {
-    fn see(&mut self, example: impl FnOnce() -> String) {
+    pub(crate) fn see(&mut self, example: impl FnOnce() -> String) {
         self.count += 1;
         self.example.get_or_insert_with(example);
     }
 
-    fn fault(self, what: &str) -> Option<String> {
+    pub(crate) fn fault(self, what: &str) -> Option<String> {
         self.example.map(|example| format!("{} {what}, such as {example}", self.count))
     }
 }
