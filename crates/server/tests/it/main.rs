@@ -11,6 +11,7 @@ mod crash;
 mod events;
 mod exports;
 mod failures;
+mod history;
 mod pages;
 mod seed_api;
 #[cfg(feature = "fuzzing")]

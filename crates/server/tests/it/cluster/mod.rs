@@ -7,6 +7,7 @@ mod board;
 mod commands;
 mod console;
 mod faults;
+mod history;
 mod load;
 mod seed_run;
 mod services;
