@@ -145,13 +145,7 @@ impl Fault {
     }
 }
 
-pub(crate) fn campaign(
-    args: &Args,
-    bin: &Path,
-    work: &Path,
-    dice: StdRng,
-    tally: &mut Tally,
-) -> Result<()> {
+pub(crate) fn campaign(args: &Args, bin: &Path, work: &Path, dice: StdRng, tally: &mut Tally) -> Result<()> {
     let faults: Vec<_> = FAULTS.iter().copied().filter(|fault| fault.name().contains(&args.only)).collect();
     ensure!(!faults.is_empty(), "no fault is called {:?}", args.only);
     let count = faults.len();
