@@ -96,6 +96,9 @@ async fn a_message_of_an_older_epoch_creates_nothing() {
     work_until(&bench, "the new order", stored).await;
     let orders = store.orders(&sale, 0, 10).await.expect("orders").rows;
     assert_eq!(orders.iter().map(|order| order.id).collect::<Vec<_>>(), [new.order_id]);
+    // Passed over, since nothing is wrong with it; not left to the database to refuse.
+    let events = store.audit(&sale, 0, 100).await.expect("events").rows;
+    assert!(events.iter().all(|event| event.event_type.as_str() != "FAILED_DB"), "{events:?}");
     check_conserved(&bench, &sale).await;
 }
 
