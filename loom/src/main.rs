@@ -30,6 +30,31 @@ mod record {
     }
 }
 
+mod audit {
+    use flashsale_core::{
+        clock::Timestamp,
+        ids::{Epoch, OrderId, Place, Unit, UserId},
+    };
+
+    /// The row of a rejection.
+    pub(crate) struct Rejection {
+        pub(crate) sale_no: i32,
+        pub(crate) kind: i16,
+        pub(crate) epoch: Epoch,
+        pub(crate) place: Place,
+        pub(crate) at: Timestamp,
+        pub(crate) user_id: UserId,
+        pub(crate) held: Option<(Unit, OrderId)>,
+        pub(crate) number: u64,
+    }
+}
+
+mod store {
+    pub(crate) mod kind {
+        pub(crate) const REJECTED_SOLD_OUT: i16 = 2;
+    }
+}
+
 mod stock {
     use flashsale_core::{clock::Timestamp, ids::Place, sale::Sale};
 

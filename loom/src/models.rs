@@ -93,7 +93,7 @@ fn take(queue: &CommitQueue, count: usize) -> Vec<u32> {
 }
 
 fn awaited_entries() {
-    let queue = Arc::new(CommitQueue::default());
+    let queue = Arc::new(CommitQueue::new(CAPACITY));
     let deciders: Vec<_> = (1..=2)
         .map(|number| {
             let queue = queue.clone();
@@ -106,7 +106,7 @@ fn awaited_entries() {
 }
 
 fn urgent_after_audit() {
-    let queue = Arc::new(CommitQueue::default());
+    let queue = Arc::new(CommitQueue::new(CAPACITY));
     let decider = {
         let queue = queue.clone();
         thread::spawn(move || {
@@ -119,7 +119,7 @@ fn urgent_after_audit() {
 }
 
 fn audit_alone() {
-    let queue = Arc::new(CommitQueue::default());
+    let queue = Arc::new(CommitQueue::new(CAPACITY));
     let decider = {
         let queue = queue.clone();
         thread::spawn(move || assert!(append(&queue, entry(1, false))))
@@ -129,7 +129,7 @@ fn audit_alone() {
 }
 
 fn closing() {
-    let queue = Arc::new(CommitQueue::default());
+    let queue = Arc::new(CommitQueue::new(CAPACITY));
     let decider = {
         let queue = queue.clone();
         thread::spawn(move || append(&queue, entry(1, true)))
@@ -147,7 +147,7 @@ fn closing() {
 }
 
 fn room() {
-    let queue = Arc::new(CommitQueue::default());
+    let queue = Arc::new(CommitQueue::new(CAPACITY));
     match queue.enter() {
         Ok(Entrance::Open(mut room)) => {
             (0..CAPACITY as u32).for_each(|number| room.push(entry(number, false)))
@@ -174,7 +174,7 @@ fn room() {
 }
 
 fn flushing() {
-    let queue = Arc::new(CommitQueue::default());
+    let queue = Arc::new(CommitQueue::new(CAPACITY));
     let durable = Arc::new(AtomicU64::new(0));
     let writer = {
         let (queue, durable) = (queue.clone(), durable.clone());
@@ -197,7 +197,7 @@ fn flushing() {
 }
 
 fn lookup() {
-    let queue = Arc::new(CommitQueue::default());
+    let queue = Arc::new(CommitQueue::new(CAPACITY));
     let durable = Arc::new(AtomicU64::new(0));
     assert!(append(&queue, entry(1, true)));
     let writer = {

@@ -71,8 +71,8 @@ pub(crate) enum Entrance<'a> {
 impl CommitQueue {
     /// An empty queue of at most `capacity` entries.
     pub(crate) fn new(capacity: usize) -> Self {
-        let (state, work) = (Mutex::default(), Condvar::new());
-        Self { capacity, state, work, room: Notify::new(), commit: Notify::new() }
+        let (state, work, room, commit) = Default::default();
+        Self { capacity, state, work, room, commit }
     }
 
     /// Locks the queue, to append.
