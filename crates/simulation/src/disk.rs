@@ -303,6 +303,19 @@ impl Disk {
         })
     }
 
+    /// Writes the file `name` anew and syncs it, as a start does with the log through the operating system.
+    pub(crate) fn rewrite(&self, name: &str) -> Result<(), Refusal> {
+        let as_it_is = Opening { create: false, sync_folder: false, delete_on_close: false };
+        let mut handle = match self.open(name, as_it_is) {
+            Err(Refusal::NotFound) => return Ok(()),
+            opened => opened?,
+        };
+        let mut bytes = vec![0; handle.len()];
+        let len = handle.read(0, &mut bytes)?;
+        handle.write(0, &bytes[..len])?;
+        handle.sync()
+    }
+
     /// A name for a file that nobody else opens.
     pub(crate) fn temporary_name(&self) -> String {
         format!("temporary-{}", self.0.lock().handles)

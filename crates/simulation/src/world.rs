@@ -43,6 +43,7 @@ use crate::{
 };
 
 const LEDGER: &str = "flashsale.db";
+const LOG: &str = "flashsale.db-wal";
 const USERS: [&str; 10] = ["ada", "ben", "cleo", "dan", "eva", "finn", "gus", "hoa", "ida", "jo"];
 const SALES: [&str; 3] = ["lamp", "shoes", "tickets"];
 const MINUTE: i64 = 60_000;
@@ -852,7 +853,10 @@ impl World {
         if writer.write() {
             self.tell(|| "the writer has committed a group".to_owned());
             let alone = self.overlaps.get() == overlaps;
-            if !self.tidies.replace(false) && alone && self.disk.troubles() > troubles {
+            // What overlapped may have asked for it again, after it was done.
+            let tidied = self.tidies.get();
+            self.tidies.set(tidied && !alone);
+            if !tidied && alone && self.disk.troubles() > troubles {
                 self.break_if(broken!(
                     "a failed write or fsync is never repeated",
                     "the writer went on after one"
@@ -1025,6 +1029,8 @@ impl World {
     }
 
     fn open(self: &Rc<Self>) -> Result<(), String> {
+        // The program does this itself, on files that no simulated disk has.
+        self.disk.rewrite(LOG).map_err(|error| format!("the log cannot be written anew: {error:?}"))?;
         let uri = self.vfs.uri(LEDGER);
         let opened = Stepped::open(Path::new(&uri), self.temper.bounds, self.clock.clone(), self.ids.clone());
         let Stepped { embedded, writer, checkpointer } = opened.map_err(|error| error.to_string())?;

@@ -1,9 +1,13 @@
 //! The form of the ledger's file, and how connections to it are set up.
 
-use std::{fs::OpenOptions, path::Path, time::Duration};
+use std::{
+    fs::OpenOptions,
+    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
+    path::Path,
+    time::Duration,
+};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use tracing::warn;
 
 use crate::OpenError;
 
@@ -26,25 +30,42 @@ const MIGRATIONS: &[&str] = &[
 pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {
     let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
     make_for_owner(path);
+    renew_log(path)?;
     // Looked at before anything of it is changed.
     if !Connection::open(path).and_then(|connection| is_ours(&connection)).map_err(sqlite)? {
         return Err(OpenError::Foreign { path: path.display().to_string() });
     }
     let mut connection = open_for_writing(path).map_err(sqlite)?;
     migrate(&mut connection, path)?;
-    settle(&connection).map_err(sqlite)?;
     Ok(connection)
 }
 
-/// Copies the log into the file, so that memory is rebuilt from what is on the disk. What a start reads may be in the
-/// operating system's memory only: a process that was killed had not synced it, or a sync that failed has dropped it,
-/// and then no sync brings it to the disk any more. Everything that is appended to the log after it would be lost with it.
-fn settle(connection: &Connection) -> rusqlite::Result<()> {
-    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))?;
-    if busy {
-        warn!("another process reads the ledger; its log could not start anew");
+/// Writes the log anew, byte for byte, and syncs it, so that memory is rebuilt from what is on the disk. What a start reads
+/// may be in the operating system's memory only: a process that was killed had not synced it, or a sync that failed has
+/// dropped it, and then no sync brings it to the disk unless it is written again. Everything that is appended to the log
+/// behind it would be lost with it, and a checkpoint would mix old pages with new ones.
+fn renew_log(path: &Path) -> Result<(), OpenError> {
+    let log = path.with_file_name(format!("{FILE_NAME}-wal"));
+    match rewrite(&log) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(OpenError::Io { what: "cannot write", path: log.display().to_string(), source })
+        }
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn rewrite(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let at = file.stream_position()?;
+        let len = file.read(&mut piece)?;
+        if len == 0 {
+            return file.sync_all();
+        }
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(&piece[..len])?;
+    }
 }
 
 /// Opens the file for writing.
