@@ -15,7 +15,7 @@ use crate::{
     ids::{Epoch, OrderId, Place, SaleId, Unit, UserId},
     inventory::{self, Decision},
     operator::{OperatorEntry, OperatorEvent},
-    order::{Confirmation, Ending, OrderStatus, Reservation},
+    order::{Confirmation, Ending, Order, OrderStatus, Reservation},
     ports::{FindEvents, FindOrders, Found, Inventory, OperatorLog, OrderQueue, OrderStore},
     product::{Price, Product, ProductChange},
     sale::{NewSale, Phase, SaleChange, Window},
@@ -465,25 +465,37 @@ pub async fn reservations_on_their_way_survive_a_crash<H: Harness>() {
     check_conserved(&harness, &sale).await;
 }
 
-/// Orders come in pages that miss nothing and repeat nothing.
+/// Orders come in pages that miss nothing and repeat nothing, and so do those that ended.
 pub async fn listings_come_in_pages<H: Harness>() {
     let harness = H::start().await;
     let sale = open(&harness, "pages", 25).await;
     crowd(&harness, &sale, 0..25).await;
     // Where reservation and order are not one row, there are no orders before.
-    confirm(&harness, 25).await;
+    let held = confirm(&harness, 25).await;
+    for ended in &held[..5] {
+        assert!(harness.inventory().release(ended, Ending::Cancelled).await.expect("released"));
+    }
+    // A page that ends with the last live order, one that goes on with ended ones, and one of each alone.
+    for limit in [10, 7, 1] {
+        let mut seen = pages_of_orders(&harness, &sale, limit).await;
+        assert_eq!(seen.iter().filter(|order| order.status == OrderStatus::Cancelled).count(), 5);
+        seen.sort_unstable_by_key(|order| order.unit);
+        assert_eq!(seen.iter().map(|order| order.unit.0).collect::<Vec<_>>(), (1..=25).collect::<Vec<_>>());
+    }
+}
+
+/// All orders of a sale, in pages of at most `limit`.
+async fn pages_of_orders<H: Harness>(harness: &H, sale: &SaleId, limit: u32) -> Vec<Order> {
     let (mut seen, mut after) = (Vec::new(), 0);
     loop {
-        let page = harness.store().orders(&sale, after, 10).await.expect("a page");
-        assert!(page.rows.len() <= 10);
-        seen.extend(page.rows.iter().map(|order| order.unit.0));
+        let page = harness.store().orders(sale, after, limit).await.expect("a page");
+        assert!(page.rows.len() <= limit as usize);
+        seen.extend(page.rows);
         match page.next {
             Some(next) => after = next,
-            None => break,
+            None => return seen,
         }
     }
-    seen.sort_unstable();
-    assert_eq!(seen, (1..=25).collect::<Vec<_>>());
 }
 
 /// Whoever looks for orders and events finds them, newest first, page by page, and nothing of anybody else.

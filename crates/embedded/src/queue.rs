@@ -101,7 +101,7 @@ impl LedgerQueue {
         &self.engine.ledger().outbox
     }
 
-    /// Where the rows are to be gone through from, if they are. It begins only with nothing in hand.
+    /// Where the rows are to be gone through from, if they are.
     fn through(&self) -> Option<i64> {
         let mut hand = self.hand.lock();
         if hand.through.is_none() && self.outbox().catch_up() {

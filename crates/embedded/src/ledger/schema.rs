@@ -130,3 +130,33 @@ fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     Ok(id == APPLICATION_ID || tables == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn a_log_is_written_anew_to_its_end_and_stays_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        // More than two pieces, and no whole number of them.
+        let bytes: Vec<u8> = (0..(5_u32 << 19) + 77).map(|index| (index % 251) as u8).collect();
+        fs::write(&log, &bytes).unwrap();
+        fs::File::options().write(true).open(&log).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        rewrite(&log).unwrap();
+        assert_eq!(fs::read(&log).unwrap(), bytes);
+        assert!(fs::metadata(&log).unwrap().modified().unwrap() > SystemTime::UNIX_EPOCH, "it was written");
+    }
+
+    /// What cannot be written anew may not be on the disk, so SQLite must not come to read it.
+    #[test]
+    fn a_log_that_cannot_be_written_anew_is_refused_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(format!("{FILE_NAME}-wal"))).unwrap();
+        let refused = open(&dir.path().join(FILE_NAME)).expect_err("no log");
+        assert!(matches!(refused, OpenError::Io { what: "cannot write", .. }), "{refused:?}");
+        assert!(refused.to_string().contains("flashsale.db-wal"), "{refused}");
+    }
+}

@@ -15,7 +15,6 @@ use std::{
 
 use flashsale_core::{
     audit::OPERATOR,
-    clock::Timestamp,
     ids::Place,
     order::{Ending, Reservation},
     product::Price,
@@ -198,7 +197,6 @@ struct Transcript<'c> {
     orders: CachedStatement<'c>,
     /// The last place of each sale in this group, to be written once.
     places: Vec<(u32, Place)>,
-    time: TimeText,
 }
 
 /// The fields of a trail row beside its place.
@@ -213,7 +211,7 @@ impl<'c> Transcript<'c> {
     fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
         let (trail, orders) =
             (connection.prepare_cached(INSERT_TRAIL)?, connection.prepare_cached(INSERT_ORDER)?);
-        Ok(Self { connection, trail, orders, places: Vec::new(), time: TimeText::default() })
+        Ok(Self { connection, trail, orders, places: Vec::new() })
     }
 
     fn write(mut self, group: &[Entry]) -> rusqlite::Result<()> {
@@ -348,7 +346,7 @@ impl<'c> Transcript<'c> {
     }
 
     fn created(&mut self, entry: &Entry, sale: &Sale) -> rusqlite::Result<()> {
-        let time = self.time.of(entry.at);
+        let time = entry.at.to_string();
         let (starts_at, ends_at) = (sale.window.starts_at().to_string(), sale.window.ends_at().to_string());
         self.connection
             .prepare_cached("DELETE FROM retired_sales WHERE no = ?1")?
@@ -372,7 +370,7 @@ impl<'c> Transcript<'c> {
     }
 
     fn changed(&mut self, entry: &Entry, sale: &Sale) -> rusqlite::Result<()> {
-        let time = self.time.of(entry.at);
+        let time = entry.at.to_string();
         let (starts_at, ends_at) = (sale.window.starts_at().to_string(), sale.window.ends_at().to_string());
         self.connection.prepare_cached(UPDATE_SALE)?.execute(params![
             entry.cell.no,
@@ -392,7 +390,7 @@ impl<'c> Transcript<'c> {
     }
 
     fn reset(&mut self, entry: &Entry) -> rusqlite::Result<()> {
-        let time = self.time.of(entry.at);
+        let time = entry.at.to_string();
         self.drop_orders(entry.cell.no)?;
         self.connection
             .prepare_cached("UPDATE sales SET epoch = ?2, updated_at = ?3 WHERE no = ?1")?
@@ -401,7 +399,7 @@ impl<'c> Transcript<'c> {
     }
 
     fn deleted(&mut self, entry: &Entry) -> rusqlite::Result<()> {
-        let time = self.time.of(entry.at);
+        let time = entry.at.to_string();
         self.admin(entry, kind::ADMIN_DELETED, None)?;
         // Orders that ended are no part of what the next sale of this id sells; their trail stays.
         self.drop_orders(entry.cell.no)?;
@@ -431,23 +429,4 @@ impl<'c> Transcript<'c> {
 /// The set-up of a sale as its trail keeps it.
 fn set_up(sale: &Sale) -> String {
     serde_json::to_string(&sale.set_up()).expect("a set-up is plain text and numbers")
-}
-
-/// The text of a moment; a group's rows share few moments.
-#[derive(Default)]
-struct TimeText {
-    last: Option<(Timestamp, Arc<str>)>,
-}
-
-impl TimeText {
-    fn of(&mut self, moment: Timestamp) -> Arc<str> {
-        match &self.last {
-            Some((last, text)) if *last == moment => text.clone(),
-            _ => {
-                let text: Arc<str> = moment.to_string().into();
-                self.last = Some((moment, text.clone()));
-                text
-            }
-        }
-    }
 }
