@@ -13,6 +13,7 @@ use flashsale_core::{
     ports::{Clock, Inventory, OperatorLog, OrderIds, OrderQueue, OrderStore},
 };
 use futures_util::StreamExt;
+use redis::{ErrorKind, ServerErrorKind};
 use sqlx::{
     PgPool, SqlStr,
     migrate::{Migration, MigrationType, Migrator},
@@ -50,6 +51,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
 const STATEMENT_MS: u32 = 120_000;
 /// How long a transaction may do nothing: its process sleeps or hangs, and others wait for its locks.
 const IDLE_MS: u32 = 30_000;
+/// How often a Redis that reads its data is asked whether it has.
+const LOADING_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -572,14 +575,29 @@ async fn migrate(pool: &PgPool, url: &Secret) -> Result<(), OpenError> {
     migrator.run(pool).await.map_err(failed)
 }
 
+/// Connects, and waits for a Redis that has started itself just now: it would refuse everything that is asked.
 async fn connect_redis(options: &Options, pool: &PgPool) -> Result<Stock, OpenError> {
     let installation: Uuid =
         sqlx::query_scalar("SELECT id FROM installation").fetch_one(pool).await.map_err(|error| {
             OpenError::Database { url: options.database_url.clone(), reason: error.to_string() }
         })?;
-    Stock::connect(&options.redis_url, &options.namespace, installation)
-        .await
-        .map_err(|error| OpenError::Redis { url: options.redis_url.clone(), reason: error.to_string() })
+    let mut told = false;
+    loop {
+        match Stock::connect_loaded(&options.redis_url, &options.namespace, installation).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) => {
+                if !std::mem::replace(&mut told, true) {
+                    info!("Redis is reading its data, as it does when it starts; waiting until it has");
+                }
+                sleep(LOADING_INTERVAL).await;
+            }
+            connected => {
+                return connected.map_err(|error| OpenError::Redis {
+                    url: options.redis_url.clone(),
+                    reason: error.to_string(),
+                });
+            }
+        }
+    }
 }
 
 /// Hears of changes that other replicas make. A message that is missed is made good by the latches' comparison.

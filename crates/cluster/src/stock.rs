@@ -258,6 +258,17 @@ impl Stock {
         Ok(Self { link, keys, installation: installation.to_string(), url: url.clone() })
     }
 
+    /// Connects to a server that answers; one that is reading its data refuses to.
+    pub(crate) async fn connect_loaded(
+        url: &Secret,
+        namespace: &str,
+        installation: Uuid,
+    ) -> RedisResult<Self> {
+        let stock = Self::connect(url, namespace, installation).await?;
+        stock.link.ask_all(redis::cmd("PING")).await?;
+        Ok(stock)
+    }
+
     /// Loads the library where it is missing or another one. A load disarms what was armed.
     pub(crate) async fn load_library(&self) -> RedisResult<()> {
         let mut list = redis::cmd("FUNCTION");

@@ -332,11 +332,11 @@ fn to_read_status_by_http() -> Served {
 fn http_request(mut served: Served) -> Served {
     let ten = Duration::from_secs(10);
     let limits = Limits { connections: 1_000, header: ten, write: ten, drain: ten };
-    let router = served.shop.as_ref().expect("it is open").router.clone();
+    let site = served.shop.as_ref().expect("it is open").site.clone();
     let Counter { listener, go, done, client } = served.counter.take().expect("it is served once");
     go.send(()).expect("the client waits");
     let stop = async { done.await.expect("the client got all its replies") };
-    served.here.block_on(listener::serve(listener, router, limits, stop));
+    served.here.block_on(listener::serve(listener, site, limits, stop));
     client.join().expect("the client got all its replies");
     served
 }

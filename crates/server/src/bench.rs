@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::Result;
-use axum::Router;
 pub use flashsale_cluster::bench::{Order, SoldOut};
 use flashsale_core::{
     ports::{Clock, OrderIds},
@@ -18,8 +17,9 @@ pub use flashsale_embedded::{Folder, bench::ByHand};
 use crate::{
     admission::{AdminToken, Door},
     ambient::{RandomIds, SystemClock},
+    background::Background,
     board::Board,
-    http::{self, App, Embed, Judge, Metrics, Shared, body, purchase::PurchaseRequest},
+    http::{App, Embed, Judge, Metrics, Shared, Site, body, purchase::PurchaseRequest},
     live::Hub,
     wire::{self, Running},
 };
@@ -46,7 +46,7 @@ pub fn parses(body: &[u8]) -> bool {
 pub struct Shop {
     running: Running,
     /// Everything that can be asked.
-    pub router: Router,
+    pub site: Site,
 }
 
 impl Shop {
@@ -74,9 +74,10 @@ impl Shop {
             hub,
             board,
             judge: Judge::default(),
+            background: Arc::new(Background::start()?),
             body_timeout: Duration::from_secs(10),
         });
-        Ok(Self { running, router: http::router(app, &[]) })
+        Ok(Self { running, site: Site::new(app, &[]) })
     }
 
     /// Its sales.
@@ -87,7 +88,7 @@ impl Shop {
 
     /// Closes it.
     pub async fn close(self) {
-        drop(self.router);
+        drop(self.site);
         self.running.close().await;
     }
 }

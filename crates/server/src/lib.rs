@@ -6,6 +6,7 @@
 
 mod admission;
 mod ambient;
+mod background;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod board;

@@ -96,30 +96,39 @@ fn replica(cluster: Arc<Cluster>, worker: Option<JoinHandle<Work>>) -> Running {
     }
 }
 
-/// Works on the order queue of the cluster profile until `stop`.
-pub(crate) async fn worker(
-    common: &Common,
-    services: &Services,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<Work> {
+/// A worker of the cluster profile that works.
+pub(crate) struct Working {
+    cluster: Cluster,
+    worker: JoinHandle<Work>,
+}
+
+/// Starts to work on the order queue of the cluster profile.
+pub(crate) async fn worker(common: &Common, services: &Services) -> anyhow::Result<Working> {
     let cluster = Cluster::worker(options(common, services)?).await?;
     let work = OrderWorker::new(cluster.queue(), cluster.store(), Arc::new(SystemClock));
-    let mut worker = tokio::spawn(work.run());
+    let worker = tokio::spawn(work.run());
     info!("working on the order queue");
-    tokio::select! {
-        () = stop => cluster.close_queue(),
-        // It ends by itself only when it fails.
-        failed = &mut worker => return Ok(failed?),
-    }
-    let work = match timeout(CONFIRM_TIME, &mut worker).await {
-        Ok(work) => work?,
-        Err(_) => {
-            worker.abort();
-            bail!("the batch in hand was not done in time; another worker gets it")
+    Ok(Working { cluster, worker })
+}
+
+impl Working {
+    /// Works until `stop`, and ends what is in hand.
+    pub(crate) async fn until(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<Work> {
+        tokio::select! {
+            () = stop => self.cluster.close_queue(),
+            // It ends by itself only when it fails.
+            failed = &mut self.worker => return Ok(failed?),
         }
-    };
-    cluster.close().await;
-    Ok(work)
+        let work = match timeout(CONFIRM_TIME, &mut self.worker).await {
+            Ok(work) => work?,
+            Err(_) => {
+                self.worker.abort();
+                bail!("the batch in hand was not done in time; another worker gets it")
+            }
+        };
+        self.cluster.close().await;
+        Ok(work)
+    }
 }
 
 /// What can be read of the embedded profile's ledger, beside whoever runs on it.

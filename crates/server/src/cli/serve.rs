@@ -1,6 +1,11 @@
 //! `flashsale serve`, `api` and `worker`: start-up and shutdown, as a story.
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    pin::{Pin, pin},
+    process::ExitCode,
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context, Error, Result, ensure};
 use clap::Args;
@@ -8,10 +13,11 @@ use tracing::{info, warn};
 
 use crate::{
     admission::{self, AdminToken, Door},
+    background::Background,
     board::Board,
     config::{self, Common, Http, Serve, Services, Setting},
     http::{
-        self, App, Embed, Judge, Metrics, Shared,
+        App, Embed, Judge, Metrics, Shared, Site,
         listener::{self, Limits},
     },
     live::Hub,
@@ -38,8 +44,10 @@ pub(crate) struct Worker {
 
 /// Serves everything: API, pages, and the order worker.
 pub(super) async fn run(common: &Common, serve: Serve, settings: Vec<Setting>) -> Result<ExitCode> {
-    let stop = start(&serve.http)?;
-    let running = wire::everything(common, &serve.stand).await?;
+    let mut stop = pin!(start(&serve.http)?);
+    let Some(running) = unless(stop.as_mut(), wire::everything(common, &serve.stand)).await? else {
+        return goodbye();
+    };
     if serve.demo {
         running.ready().await?;
         seed_if_empty(&running).await?;
@@ -49,15 +57,35 @@ pub(super) async fn run(common: &Common, serve: Serve, settings: Vec<Setting>) -
 
 /// Serves API and pages of the cluster profile.
 pub(super) async fn api(common: &Common, api: Api, settings: Vec<Setting>) -> Result<ExitCode> {
-    let stop = start(&api.http)?;
-    let running = wire::api(common, &api.services).await?;
+    let mut stop = pin!(start(&api.http)?);
+    let Some(running) = unless(stop.as_mut(), wire::api(common, &api.services)).await? else {
+        return goodbye();
+    };
     listen(common, &api.http, false, running, settings, stop).await
 }
 
 /// Works on the order queue of the cluster profile.
 pub(super) async fn worker(common: &Common, worker: Worker) -> Result<ExitCode> {
-    let stop = shutdown::requested().context("cannot listen for signals")?;
-    wire::worker(common, &worker.services, stop).await?;
+    let mut stop = pin!(shutdown::requested().context("cannot listen for signals")?);
+    let Some(working) = unless(stop.as_mut(), wire::worker(common, &worker.services)).await? else {
+        return goodbye();
+    };
+    working.until(stop).await?;
+    goodbye()
+}
+
+/// What comes of opening a profile, unless everything is to stop before: it may wait for a service for long.
+async fn unless<T>(
+    stop: Pin<&mut impl Future<Output = ()>>,
+    opening: impl Future<Output = Result<T>>,
+) -> Result<Option<T>> {
+    tokio::select! {
+        opened = opening => opened.map(Some),
+        () = stop => Ok(None),
+    }
+}
+
+fn goodbye() -> Result<ExitCode> {
     info!("goodbye");
     Ok(ExitCode::SUCCESS)
 }
@@ -109,6 +137,9 @@ async fn listen(
         hub: hub.clone(),
         board: board.clone(),
         judge: Judge::default(),
+        background: Arc::new(
+            Background::start().context("cannot start the threads of exports and searches")?,
+        ),
         body_timeout: serve.body_timeout,
     });
     let limits = Limits {
@@ -124,11 +155,10 @@ async fn listen(
         hub.close();
         board.close();
     };
-    listener::serve(listener, http::router(app, &serve.cors_origins), limits, stop).await;
+    listener::serve(listener, Site::new(app, &serve.cors_origins), limits, stop).await;
 
     running.close().await;
-    info!("goodbye");
-    Ok(ExitCode::SUCCESS)
+    goodbye()
 }
 
 async fn seed_if_empty(running: &Running) -> Result<()> {

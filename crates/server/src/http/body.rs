@@ -8,10 +8,10 @@ use std::{
 };
 
 use axum::{
-    body::{Body, Bytes},
-    extract::{FromRequest, Request},
+    body::{Bytes, HttpBody},
+    extract::{self, FromRequest},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -23,20 +23,25 @@ pub(crate) const BODY_BYTES: usize = 16 * 1024;
 /// How much of a body that is too long is read and thrown away, so that its sender hears why.
 const DISCARDED_BYTES: usize = 8 << 20;
 
+/// A body as it arrives.
+pub(crate) trait Piecewise: HttpBody<Data = Bytes> + Unpin {}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> Piecewise for B {}
+
 /// A JSON body.
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+    async fn from_request(request: extract::Request, app: &App) -> Result<Self, Problem> {
         let body = json(request, app.body_timeout).await?;
         parse(&body).map(Self)
     }
 }
 
 /// The bytes of a body that says that it is JSON.
-pub(crate) async fn json(request: Request, within: Duration) -> Result<Bytes, Problem> {
+pub(crate) async fn json<B: Piecewise>(request: Request<B>, within: Duration) -> Result<Bytes, Problem> {
     let is_json = is_of_type(request.headers(), "application/json");
     let body = read(request, within).await?;
     if !is_json {
@@ -79,12 +84,16 @@ fn parse_with_path<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, P
 }
 
 /// Reads a whole body, which has this long to arrive.
-pub(crate) async fn read(request: Request, within: Duration) -> Result<Bytes, Problem> {
+pub(crate) async fn read<B: Piecewise>(request: Request<B>, within: Duration) -> Result<Bytes, Problem> {
     read_up_to(BODY_BYTES, request, within).await
 }
 
 /// The same with a bound of the caller's own.
-pub(crate) async fn read_up_to(bytes: usize, request: Request, within: Duration) -> Result<Bytes, Problem> {
+pub(crate) async fn read_up_to<B: Piecewise>(
+    bytes: usize,
+    request: Request<B>,
+    within: Duration,
+) -> Result<Bytes, Problem> {
     let (length, mut body) = (content_length(request.headers()), request.into_body());
     let reading = async {
         if length.is_some_and(|length| length > bytes as u64) {
@@ -106,7 +115,7 @@ pub(crate) async fn read_up_to(bytes: usize, request: Request, within: Duration)
 }
 
 /// The whole body. One that comes in one piece is not copied.
-async fn collect(body: &mut Body, most: usize) -> Result<Bytes, Problem> {
+async fn collect(body: &mut impl Piecewise, most: usize) -> Result<Bytes, Problem> {
     let (mut first, mut whole) = (Bytes::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::bad_request("The body broke off before its end"))?;
@@ -138,7 +147,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn discard(body: &mut Body) {
+async fn discard(body: &mut impl Piecewise) {
     let mut left = DISCARDED_BYTES;
     while let Some(Ok(frame)) = body.frame().await {
         match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use flashsale_core::{
-    Result as CoreResult,
+    Error, Result as CoreResult,
     audit::AuditEvent,
     ids::SaleId,
     order::Order,
@@ -234,6 +234,7 @@ async fn export<R: Row>(app: App, sale: &str, format: Format) -> Result<Response
     let sale: SaleId = sale.parse()?;
     // The first page is read before the reply begins, so that what is wrong can still be said.
     let first = R::page(&*app.store, &sale, 0).await?;
+    let next = first.next;
     let name = format!(
         "attachment; filename=\"{sale}-{}.{}\"",
         R::NAME,
@@ -243,11 +244,12 @@ async fn export<R: Row>(app: App, sale: &str, format: Format) -> Result<Response
         }
     );
     let head = match format {
-        Format::Csv => csv_line(R::COLUMNS.iter()),
-        Format::Ndjson => Bytes::new(),
+        Format::Csv => csv_lines([R::COLUMNS].into_iter()),
+        Format::Ndjson => Ok(Bytes::new()),
     };
-    let ready = VecDeque::from([head, rows(format, &first.rows).map_err(|error| unwritable(&error))?]);
-    let progress = Progress { app, sale, format, ready, next: first.next };
+    let lines = app.background.run(async move { rows(format, &first.rows) }).await?;
+    let ready = [head, lines].into_iter().collect::<io::Result<_>>().map_err(|error| unwritable(&error))?;
+    let progress = Progress { app, sale, format, ready, next };
     let mut response = Body::from_stream(stream::try_unfold(progress, advance::<R>)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
@@ -265,32 +267,42 @@ async fn advance<R: Row>(mut progress: Progress) -> io::Result<Option<(Bytes, Pr
         return Ok(Some((chunk, progress)));
     }
     let Some(after) = progress.next else { return Ok(None) };
-    let page = R::page(&*progress.app.store, &progress.sale, after)
-        .await
-        .map_err(|error| io::Error::other(error.to_string()))?;
+    let page = R::page(&*progress.app.store, &progress.sale, after).await.map_err(|error| cut_off(&error))?;
     progress.next = page.next;
-    let chunk = rows(progress.format, &page.rows)?;
+    let format = progress.format;
+    let chunk = progress
+        .app
+        .background
+        .run(async move { rows(format, &page.rows) })
+        .await
+        .map_err(|error| cut_off(&error))??;
     Ok(Some((chunk, progress)))
 }
 
 pub(super) fn rows<R: Row>(format: Format, rows: &[R]) -> io::Result<Bytes> {
-    let mut chunk = Vec::with_capacity(rows.len() * 160);
-    for row in rows {
-        match format {
-            Format::Csv => chunk.extend(csv_line(row.cells().iter())),
-            Format::Ndjson => {
+    match format {
+        Format::Csv => csv_lines(rows.iter().map(Row::cells)),
+        Format::Ndjson => {
+            let mut chunk = Vec::with_capacity(rows.len() * 160);
+            for row in rows {
                 chunk.extend(row.json()?);
                 chunk.push(b'\n');
             }
+            Ok(chunk.into())
         }
     }
-    Ok(chunk.into())
 }
 
-fn csv_line(cells: impl Iterator<Item = impl AsRef<[u8]>>) -> Bytes {
+fn csv_lines<C: AsRef<[u8]>>(lines: impl Iterator<Item = impl IntoIterator<Item = C>>) -> io::Result<Bytes> {
     let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
-    writer.write_record(cells).expect("memory can be written");
-    writer.into_inner().expect("memory can be flushed").into()
+    for cells in lines {
+        writer.write_record(cells)?;
+    }
+    Ok(writer.into_inner().map_err(csv::IntoInnerError::into_error)?.into())
+}
+
+fn cut_off(error: &Error) -> io::Error {
+    io::Error::other(error.to_string())
 }
 
 fn unwritable(error: &io::Error) -> Problem {

@@ -68,10 +68,25 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `router` on `listener` until `shutdown` ends, then lets requests under way end.
+/// What answers the requests of a listener.
+pub trait Answer: Clone + Send + Unpin + 'static {
+    /// Answers a request.
+    fn answer(&self, request: Request<Incoming>) -> Answering;
+}
+
+/// An answer under way. Boxed so that the connection can be taken apart after a time-out, which needs `Unpin`.
+pub type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl Answer for Router {
+    fn answer(&self, request: Request<Incoming>) -> Answering {
+        Box::pin(self.clone().oneshot(request.map(Body::new)))
+    }
+}
+
+/// Serves `site` on `listener` until `shutdown` ends, then lets requests under way end.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    site: impl Answer,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -86,8 +101,8 @@ pub async fn serve(
         };
         match permits.clone().try_acquire_owned() {
             Ok(permit) => {
-                let service = Routed { router: router.clone(), peer: Peer(peer.ip()) };
-                tokio::spawn(connection(stream, service, limits, stopped.clone(), permit));
+                let visit = Visit { site: site.clone(), peer: Peer(peer.ip()) };
+                tokio::spawn(connection(stream, visit, limits, stopped.clone(), permit));
             }
             Err(_) => {
                 if let Ok(permit) = turned_away.clone().try_acquire_owned() {
@@ -121,7 +136,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 
 async fn connection(
     stream: TcpStream,
-    service: Routed,
+    visit: Visit<impl Answer>,
     limits: Limits,
     mut stopped: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
@@ -134,7 +149,7 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)
         .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(line)), service);
+        .serve_connection(TokioIo::new(Box::pin(line)), visit);
     let mut stopping = pin!(stopped.wait_for(|stopped| *stopped));
     let mut told = false;
     let ended = poll_fn(|context| {
@@ -169,21 +184,19 @@ async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// The router as the service of a connection.
-struct Routed {
-    router: Router,
+/// The site as the service of a connection.
+struct Visit<S> {
+    site: S,
     peer: Peer,
 }
 
-impl Service<Request<Incoming>> for Routed {
+impl<S: Answer> Service<Request<Incoming>> for Visit<S> {
     type Response = Response<Body>;
     type Error = Infallible;
-    // Boxed so that the connection can be taken apart after a time-out, which needs `Unpin`.
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut request = request.map(Body::new);
+    fn call(&self, mut request: Request<Incoming>) -> Answering {
         request.extensions_mut().insert(self.peer);
-        Box::pin(self.router.clone().oneshot(request))
+        self.site.answer(request)
     }
 }

@@ -37,12 +37,15 @@ use flashsale_core::{
     ports::{OperatorLog, OrderStore},
     service::SaleService,
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use hyper::body::Incoming;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use self::listener::{Answer, Answering};
 pub(crate) use self::{console::Judge, metrics::Metrics, problem::Problem, sales::SaleBody, widget::Embed};
 use crate::{
     admission::{AdminToken, Door},
+    background::{Background, Unhurried},
     board::Board,
     config::Setting,
     live::Hub,
@@ -74,12 +77,15 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) board: Arc<Board>,
     pub(crate) judge: Judge,
+    pub(crate) background: Arc<Background>,
     /// How long a request's body may take to arrive.
     pub(crate) body_timeout: Duration,
 }
 
 impl App {
-    pub(crate) fn new(shared: Shared) -> Self {
+    /// All handlers read the records in the background.
+    pub(crate) fn new(mut shared: Shared) -> Self {
+        shared.store = Arc::new(Unhurried::new(shared.store, shared.background.clone()));
         Self(Arc::new(shared))
     }
 }
@@ -100,8 +106,34 @@ impl Deref for App {
     }
 }
 
-/// Everything that can be asked.
-pub(crate) fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
+/// Everything that can be asked. A purchase, which has to be fast, does not go through the router.
+#[derive(Clone)]
+pub struct Site {
+    router: Router,
+    /// Where no header of cross-origin sharing is to be added, which the router would do.
+    purchases: Option<App>,
+}
+
+impl Site {
+    pub(crate) fn new(app: App, cors_origins: &[HeaderValue]) -> Self {
+        let purchases = cors_origins.is_empty().then(|| app.clone());
+        Self { router: router(app, cors_origins), purchases }
+    }
+}
+
+impl Answer for Site {
+    fn answer(&self, request: Request<Incoming>) -> Answering {
+        match &self.purchases {
+            Some(app) if request.method() == Method::POST && request.uri().path() == purchase::PATH => {
+                let answering = purchase::answer(app.clone(), request);
+                Box::pin(async { Ok(answering.await) })
+            }
+            _ => self.router.answer(request),
+        }
+    }
+}
+
+fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
     let admin = Router::new()
         .route("/reset", post(admin::reset))
         .route("/sales", post(admin::create))

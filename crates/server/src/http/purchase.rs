@@ -8,20 +8,23 @@ use std::{
 use axum::{
     Json,
     body::{Body, Bytes},
-    extract::{Path, Request, State, rejection::PathRejection},
+    extract::{self, Path, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
 use flashsale_core::{ids::OrderId, inventory::Decision};
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, Request, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    App, body,
+    App,
+    body::{self, Piecewise},
     openapi::{SaleInPath, UserInPath},
     problem::{LookupProblems, Problem, PurchaseProblems},
 };
 
+/// Where purchases are asked for.
+pub(super) const PATH: &str = "/api/v1/sale/purchase";
 /// What the seed says to somebody who got a unit.
 const RESERVED: &str = "Purchase reserved successfully";
 /// What the seed says to somebody who held one before.
@@ -95,7 +98,12 @@ pub(crate) struct UserPurchase {
         PurchaseProblems,
     )
 )]
-pub(crate) async fn attempt(State(app): State<App>, request: Request) -> Response {
+pub(crate) async fn attempt(State(app): State<App>, request: extract::Request) -> Response {
+    answer(app, request).await
+}
+
+/// The same, of a request as it comes from the connection.
+pub(super) async fn answer<B: Piecewise>(app: App, request: Request<B>) -> Response {
     let started = Instant::now();
     let mut response = match try_attempt(&app, request, started).await {
         Ok(response) => response,
@@ -119,7 +127,11 @@ fn server_timing(took: Duration) -> HeaderValue {
     HeaderValue::try_from(text).expect("digits are a valid header")
 }
 
-async fn try_attempt(app: &App, request: Request, started: Instant) -> Result<Response, Problem> {
+async fn try_attempt<B: Piecewise>(
+    app: &App,
+    request: Request<B>,
+    started: Instant,
+) -> Result<Response, Problem> {
     let body = body::json(request, app.body_timeout).await?;
     let PurchaseRequest { sale_id, user_id } = body::parse(&body)?;
     let decision = app.sales.attempt(&sale_id, &user_id).await?;

@@ -1,11 +1,13 @@
 //! Each part is killed, restarted, emptied, cut off and paused under load, and nothing that was acknowledged is lost.
 
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
+
+use tempfile::NamedTempFile;
 
 use super::{
     load::Crowd,
     services::{Postgres, RabbitMq, Redis, Service},
-    stage::{Addresses, Stage, wait},
+    stage::{Addresses, Stage, Worker, wait},
 };
 
 /// Purchases before a fault, and after it.
@@ -171,6 +173,31 @@ fn single_keys_are_lost() {
         }
         redis.say(&["DEL", &format!("{}flashsale:sales", stage.namespace)]);
     });
+}
+
+/// A Redis that starts refuses everything until it has read its data. Whoever starts meanwhile waits for it, and can be told to
+/// stop while it does.
+#[test]
+fn replicas_and_workers_wait_for_a_redis_that_reads_its_data() {
+    let mut redis = Redis::new();
+    redis.restart_slowly();
+    let stage = Stage::empty(Addresses { redis: redis.url(), ..Addresses::shared() });
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().to_str().expect("its name is text");
+    let (worker, other) = (stage.starting(&["worker"]), stage.starting(&["worker"]));
+    let replica = stage.starting(&["api", "--listen", "127.0.0.1:0", "--data-dir", folder]);
+    let says = |(_, log): &(Worker, NamedTempFile), words: &str| {
+        let log = || fs::read_to_string(log.path()).expect("its log");
+        wait(words, || log().contains(words), log);
+    };
+    for process in [&worker, &other, &replica] {
+        says(process, "Redis is reading its data");
+    }
+    other.0.signal("TERM");
+    says(&other, "goodbye");
+    redis.be_quick();
+    says(&worker, "working on the order queue");
+    says(&replica, "listening on");
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub(super) struct Redis {
     port: u16,
     /// The port for TLS, and the folder of its certificate.
     tls: Option<(u16, PathBuf)>,
+    /// Whether it takes its time over its data when it starts.
+    slow: bool,
     child: Option<Child>,
 }
 
@@ -87,7 +89,7 @@ impl Redis {
 
     fn listening(tls: Option<(u16, PathBuf)>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut redis = Self { dir, port: free_port(), tls, child: None };
+        let mut redis = Self { dir, port: free_port(), tls, slow: false, child: None };
         redis.start();
         redis
     }
@@ -99,6 +101,29 @@ impl Redis {
     /// Says something to it.
     pub(super) fn say(&self, words: &[&str]) -> String {
         output(Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(words))
+    }
+
+    /// Starts again, and reads its data for minutes, unless it is told to be quick.
+    pub(super) fn restart_slowly(&mut self) {
+        self.say(&[
+            "EVAL",
+            "for i = 1, 6000 do redis.call('SET', 'piece:' .. i, string.rep('x', 2048)) end",
+            "0",
+        ]);
+        // What is read in one piece is read with an ear to whoever asks.
+        self.say(&["BGREWRITEAOF"]);
+        while self.say(&["INFO", "persistence"]).contains("aof_rewrite_in_progress:1") {
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.kill();
+        self.slow = true;
+        self.start();
+        self.slow = false;
+    }
+
+    /// Reads the rest of its data as fast as it can.
+    pub(super) fn be_quick(&self) {
+        self.say(&["CONFIG", "SET", "key-load-delay", "0"]);
     }
 
     /// Forgets what it has on disk. For one that is stopped.
@@ -131,6 +156,10 @@ impl Service for Redis {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
         command.args(["--port", &self.port.to_string(), "--dir"]).arg(self.dir.path());
+        if self.slow {
+            // 20 ms a key, and an ear to the clients between two.
+            command.args(["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"]);
+        }
         if let Some((port, certificates)) = &self.tls {
             command.args(["--tls-auth-clients", "no", "--tls-port", &port.to_string()]);
             for (flag, name) in [

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use super::services::output;
 use crate::server::{Ended, Server, TOKEN, flashsale, run};
@@ -144,6 +144,14 @@ impl Stage {
         let mut command = self.command(&["worker", "--log", "warn"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Worker(command.spawn().expect("the binary starts"))
+    }
+
+    /// A process that may not get far yet, and what it says meanwhile.
+    pub(super) fn starting(&self, arguments: &[&str]) -> (Worker, NamedTempFile) {
+        let log = NamedTempFile::new().expect("a file");
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.reopen().expect("the file"));
+        (Worker(command.spawn().expect("the binary starts")), log)
     }
 
     /// Makes a sale that is open.
