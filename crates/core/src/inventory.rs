@@ -118,8 +118,9 @@ pub struct Inventory {
     confirmed: u32,
 }
 
-/// Room for this many purchasers is made when a sale opens, so that selling does not stop to grow a table.
-const PURCHASERS_AT_ONCE: u32 = 1 << 16;
+/// Room for this many purchasers is made with a sale. Beyond it the table doubles, which takes a millisecond for tens of thousands;
+/// more room from the start would cost each sale that nobody buys from megabytes.
+const PURCHASERS_AT_ONCE: u32 = 1 << 12;
 
 impl Inventory {
     /// A sale with all its units free, whose last place was `place`.

@@ -196,6 +196,16 @@ struct Tools {
     ballast: bool,
 }
 
+impl Drop for Tools {
+    /// The tracer lets go of the process, which goes on, if it is still there.
+    fn drop(&mut self) {
+        if let Some(tracer) = &mut self.tracer {
+            let _ = signal(tracer.id(), "INT");
+            let _ = tracer.wait();
+        }
+    }
+}
+
 impl Stand<'_> {
     fn rounds(&mut self, plan: &Plan, deck: &mut Deck<Fault>, tally: &mut Tally) -> Result<()> {
         while plan.goes_on(tally.rounds()) {
@@ -564,12 +574,9 @@ impl Stand<'_> {
     }
 
     fn clear(&mut self, tools: Tools) -> Result<()> {
-        if let Some(mut tracer) = tools.tracer {
-            // It lets go of the process, which goes on, if it is still there.
-            let _ = signal(tracer.id(), "INT");
-            tracer.wait()?;
-        }
-        if tools.ballast {
+        let ballast = tools.ballast;
+        drop(tools);
+        if ballast {
             fs::remove_file(self.data().join("ballast"))?;
         }
         Ok(())

@@ -2,8 +2,10 @@
 
 use std::{
     fs::{self, OpenOptions},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +16,10 @@ use serde_json::Value;
 pub(crate) const TOKEN: &str = "torture-admin-token-of-nobody";
 /// Whatever must come, comes within this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Processes of the program that ended by SIGKILL so far, theirs or a fault's.
+pub(crate) static CRASHES: AtomicU64 = AtomicU64::new(0);
+const SIGKILL: i32 = 9;
 
 /// A running process of the program. Dropping it kills it.
 pub(crate) struct Program {
@@ -105,10 +111,12 @@ impl Program {
         signal(self.pid(), name)
     }
 
-    /// Pulls the plug.
+    /// Pulls the plug, if a fault has not done so before.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
-        self.child.wait()?;
+        if self.child.wait()?.signal() == Some(SIGKILL) {
+            CRASHES.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 

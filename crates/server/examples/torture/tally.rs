@@ -1,8 +1,10 @@
 //! What was done, and what came of it, as a table.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, sync::atomic::Ordering};
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+
+use crate::program::CRASHES;
 
 /// A promise that was not kept.
 #[derive(Debug)]
@@ -166,9 +168,11 @@ impl fmt::Display for Tally {
         let Counts { acknowledged, unanswered, rejected } = self.total;
         write!(
             f,
-            "{} rounds, {} with several faults at once; {fired} faults fired; {acknowledged} purchases acknowledged, \
-             {rejected} rejections, {unanswered} requests without an answer",
-            self.rounds, self.together,
+            "{} rounds, {} with several faults at once; {fired} faults fired; {} processes of the program crashed (kill -9); \
+             {acknowledged} purchases acknowledged, {rejected} rejections, {unanswered} requests without an answer",
+            self.rounds,
+            self.together,
+            CRASHES.load(Ordering::Relaxed),
         )
     }
 }
