@@ -102,11 +102,9 @@ impl Writer {
 }
 
 impl Checkpointer {
-    /// What the checkpointer's thread does each time it looks; copies the log when it holds more than `log_pages`.
-    ///
-    /// # Errors
-    /// When SQLite cannot; the next look tries again.
-    pub fn look(&mut self, log_pages: i64) -> rusqlite::Result<()> {
+    /// What the checkpointer's thread does each time it looks; copies the log when it holds more than `log_pages`. `false`
+    /// when nothing must be written any more.
+    pub fn look(&mut self, log_pages: i64) -> bool {
         self.0.look(log_pages)
     }
 }

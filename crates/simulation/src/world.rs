@@ -865,12 +865,16 @@ impl World {
             return;
         }
         *slot = None;
-        if self.disk.life() != Life::Running {
+        self.note_stop("the writer", troubles);
+    }
+
+    /// Somebody has met a fault of the disk since it had `troubles`: nobody sells any more, if the program still runs.
+    fn note_stop(&self, who: &str, troubles: u64) {
+        if self.disk.life() != Life::Running || self.stopped.replace(true) {
             return;
         }
-        self.stopped.set(true);
         self.count(Fault::SellingStopped);
-        self.tell(|| "the writer has failed: selling stops".to_owned());
+        self.tell(|| format!("{who} has failed: selling stops"));
         let ready = at_once(self.shop().inventory.ready());
         self.break_if(match ready {
             Ok(Err(Error::Unavailable { .. })) if self.disk.troubles() > troubles => Ok(()),
@@ -888,14 +892,14 @@ impl World {
         let Ok(mut checkpointer) = self.checkpointer.try_borrow_mut() else { return };
         let Some(checkpointer) = &mut *checkpointer else { return };
         self.tidies.set(true);
-        let writes = self.disk.writes(LEDGER);
-        match checkpointer.look(self.temper.log_pages) {
-            Ok(()) if self.disk.writes(LEDGER) > writes => {
-                self.count(Fault::Checkpoint);
-                self.tell(|| "the log is copied into the file".to_owned());
-            }
-            Ok(()) => {}
-            Err(error) => self.tell(|| format!("the checkpointer could not: {error}")),
+        let (writes, troubles) = (self.disk.writes(LEDGER), self.disk.troubles());
+        let sells = checkpointer.look(self.temper.log_pages);
+        if self.disk.writes(LEDGER) > writes {
+            self.count(Fault::Checkpoint);
+            self.tell(|| "the log is copied into the file".to_owned());
+        }
+        if !sells {
+            self.note_stop("the checkpointer", troubles);
         }
     }
 

@@ -18,7 +18,12 @@ use std::{
 use rusqlite::Connection;
 use tracing::{debug, error, warn};
 
-use super::schema;
+use super::{
+    commit_queue::CommitQueue,
+    failure::{is_failed_sync, leave_log_alone, stop},
+    outbox::Outbox,
+    schema,
+};
 
 /// The log is copied when it holds more pages than this: 64 MiB, at 4 KiB a page.
 const LOG_PAGES: i64 = 16_384;
@@ -34,16 +39,17 @@ pub(crate) struct Checkpointer {
 
 impl Checkpointer {
     /// Starts the thread on the ledger at `path`.
-    pub(crate) fn start(path: &Path) -> rusqlite::Result<Self> {
+    pub(crate) fn start(path: &Path, queue: Arc<CommitQueue>, outbox: Arc<Outbox>) -> rusqlite::Result<Self> {
         let connection = schema::open_for_writing(path)?;
         let tidy = Arc::new(AtomicBool::new(false));
         let (stop, stopped) = mpsc::sync_channel(1);
         let flag = tidy.clone();
         let thread = thread::spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                if let Err(error) = keep_short(&connection, &flag, LOG_PAGES) {
-                    warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
-                }
+                keep_short(&connection, &queue, &outbox, &flag, LOG_PAGES);
+            }
+            if queue.has_failed() {
+                leave_log_alone(&connection);
             }
         });
         Ok(Self { tidy, stop, thread })
@@ -63,16 +69,37 @@ impl Checkpointer {
     }
 }
 
-/// Copies the log into the file when it holds more than `log_pages`.
-pub(super) fn keep_short(connection: &Connection, tidy: &AtomicBool, log_pages: i64) -> rusqlite::Result<()> {
-    // NOOP only counts. The length of the log's file says nothing, because it is written over in place.
-    let in_the_log = pages(connection, "PRAGMA wal_checkpoint(NOOP)")?;
-    if in_the_log > log_pages {
-        let copied = pages(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
-        debug!(pages = copied, "checkpoint");
-        tidy.store(true, Ordering::Relaxed);
+/// Copies the log into the file when it holds more than `log_pages`, unless the ledger has failed.
+pub(super) fn keep_short(
+    connection: &Connection,
+    queue: &CommitQueue,
+    outbox: &Outbox,
+    tidy: &AtomicBool,
+    log_pages: i64,
+) {
+    if queue.has_failed() {
+        return;
     }
-    Ok(())
+    match copy(connection, log_pages) {
+        Ok(copied) if copied > 0 => {
+            debug!(pages = copied, "checkpoint");
+            tidy.store(true, Ordering::Relaxed);
+        }
+        Ok(_) => {}
+        Err(error) if is_failed_sync(&error) => stop(queue, outbox, Vec::new(), &error.to_string()),
+        Err(error) => {
+            warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
+        }
+    }
+}
+
+/// How many pages the log holds, if they were more than `log_pages` and copied; 0 otherwise.
+fn copy(connection: &Connection, log_pages: i64) -> rusqlite::Result<i64> {
+    // NOOP only counts. The length of the log's file says nothing, because it is written over in place.
+    if pages(connection, "PRAGMA wal_checkpoint(NOOP)")? <= log_pages {
+        return Ok(0);
+    }
+    pages(connection, "PRAGMA wal_checkpoint(PASSIVE)")
 }
 
 /// Runs a checkpoint; how many pages the log holds.

@@ -176,15 +176,22 @@ impl CommitQueue {
         self.commit.notify_waiters();
     }
 
-    /// Nothing can be recorded any more; returns what still waits, to be told so.
-    pub(crate) fn fail(&self, reason: &str) -> Vec<Entry> {
+    /// Nothing can be recorded any more; returns what still waits, and what it and everybody else is told. The first reason
+    /// stays.
+    pub(crate) fn fail(&self, reason: &str) -> (Vec<Entry>, Error) {
         let mut state = self.state.lock();
-        state.failed = Some(reason.to_owned());
+        let failure = failure(state.failed.get_or_insert_with(|| reason.to_owned()));
         let left = mem::take(&mut state.entries);
         drop(state);
+        self.work.notify_one();
         self.room.notify_waiters();
         self.commit.notify_waiters();
-        left
+        (left, failure)
+    }
+
+    /// Whether nothing can be recorded any more.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state.lock().failed.is_some()
     }
 
     /// Takes nothing more; what waits is still written.
@@ -207,7 +214,7 @@ impl CommitQueue {
 impl State {
     /// Whether the writer should take what there is (which, once closed, may be nothing).
     fn ripe(&self) -> bool {
-        self.closed || self.urgent || self.entries.len() >= ENOUGH
+        self.closed || self.failed.is_some() || self.urgent || self.entries.len() >= ENOUGH
     }
 
     /// Wakes the writer, where it sleeps and should not.
@@ -233,7 +240,7 @@ fn check(state: &State) -> Result<()> {
 }
 
 /// What everybody is told once the ledger has failed.
-pub(crate) fn failure(reason: &str) -> Error {
+fn failure(reason: &str) -> Error {
     Error::unavailable(format!("selling has stopped, because the ledger cannot record it: {reason}"))
 }
 

@@ -10,6 +10,7 @@
 
 mod checkpoint;
 pub(crate) mod commit_queue;
+mod failure;
 mod outbox;
 mod readers;
 pub(crate) mod record;
@@ -66,7 +67,7 @@ impl Ledger {
 
         let queue = Arc::new(CommitQueue::new(commit_queue::CAPACITY));
         let outbox = Arc::new(Outbox::new(outbox::CAPACITY, recovered.found.reserved > 0));
-        let checkpointer = Checkpointer::start(path).map_err(sqlite)?;
+        let checkpointer = Checkpointer::start(path, queue.clone(), outbox.clone()).map_err(sqlite)?;
         let writer = Writer::new(connection, queue.clone(), outbox.clone(), checkpointer.tidy());
         let writer = thread::Builder::new()
             .name("ledger".to_owned())

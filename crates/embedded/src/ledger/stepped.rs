@@ -17,12 +17,15 @@ use crate::{OpenError, stepped::Bounds};
 /// What the checkpointer's thread works with.
 pub(crate) struct Checkpointer {
     connection: Connection,
+    queue: Arc<CommitQueue>,
+    outbox: Arc<Outbox>,
     tidy: Arc<AtomicBool>,
 }
 
 impl Checkpointer {
-    pub(crate) fn look(&self, log_pages: i64) -> rusqlite::Result<()> {
-        checkpoint::keep_short(&self.connection, &self.tidy, log_pages)
+    pub(crate) fn look(&self, log_pages: i64) -> bool {
+        checkpoint::keep_short(&self.connection, &self.queue, &self.outbox, &self.tidy, log_pages);
+        !self.queue.has_failed()
     }
 }
 
@@ -39,8 +42,12 @@ impl Ledger {
         let queue = Arc::new(CommitQueue::new(bounds.waiting));
         let outbox = Arc::new(Outbox::new(bounds.outbox, recovered.found.reserved > 0));
         let tidy = Arc::new(AtomicBool::new(false));
-        let checkpointer =
-            Checkpointer { connection: schema::open_for_writing(path).map_err(sqlite)?, tidy: tidy.clone() };
+        let checkpointer = Checkpointer {
+            connection: schema::open_for_writing(path).map_err(sqlite)?,
+            queue: queue.clone(),
+            outbox: outbox.clone(),
+            tidy: tidy.clone(),
+        };
         let writer = Writer::new(connection, queue.clone(), outbox.clone(), tidy);
         let mut readers = Readers::open(path)?;
         readers.in_place = true;

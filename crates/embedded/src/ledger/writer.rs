@@ -22,10 +22,11 @@ use flashsale_core::{
 };
 use rusqlite::{CachedStatement, Connection, ErrorCode, params};
 use serde_json::json;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
-    commit_queue::{CommitQueue, failure},
+    commit_queue::CommitQueue,
+    failure::{is_failed_sync, leave_log_alone, stop},
     outbox::Outbox,
     record::{Entry, Outcome, Record, keys_of, kind, order_key, trail_key},
 };
@@ -80,22 +81,18 @@ impl Writer {
     pub(crate) fn run_to_the_end(self) {
         let (queue, outbox) = (self.queue.clone(), self.outbox.clone());
         if catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
-            error!(
-                "the writer of the ledger ended in a panic: selling stops until the server is started again"
-            );
-            drop(queue.fail("its writer ended in a panic"));
-            outbox.wake();
+            stop(&queue, &outbox, Vec::new(), "its writer ended in a panic");
         }
     }
 
     /// Commits groups until the queue is closed and empty, or a commit fails.
     fn run(mut self) {
-        while self.queue.take(&mut self.group) {
-            if !self.write() {
-                return;
-            }
+        while self.queue.take(&mut self.group) && self.write() {}
+        if self.queue.has_failed() {
+            leave_log_alone(&self.connection);
+        } else {
+            self.close();
         }
-        self.close();
     }
 
     /// Takes a group where [`Writer::run`] would not wait; `Some(false)` once the queue is closed and empty.
@@ -111,7 +108,7 @@ impl Writer {
         match self.commit(&group) {
             Ok(()) => self.settle(&mut group),
             Err(error) => {
-                self.fail(group, &error);
+                stop(&self.queue, &self.outbox, group, &error.to_string());
                 return false;
             }
         }
@@ -119,7 +116,7 @@ impl Writer {
         if self.tidy.swap(false, Ordering::Relaxed) {
             self.checkpoint();
         }
-        true
+        !self.queue.has_failed()
     }
 
     /// Writes a group in one transaction.
@@ -163,21 +160,18 @@ impl Writer {
         }
     }
 
-    fn fail(&self, group: Vec<Entry>, error: &rusqlite::Error) {
-        error!(%error, "the ledger cannot be written: selling stops until the server is started again");
-        let left = self.queue.fail(&error.to_string());
-        for reply in group.into_iter().chain(left).filter_map(|entry| entry.reply) {
-            let _ = reply.send(Err(failure(&error.to_string())));
-        }
-        self.outbox.wake();
-    }
-
     /// Between two groups, with nearly all of the log checkpointed already, this is short; the next write
     /// then starts the log anew.
     pub(crate) fn checkpoint(&self) {
         let outcome = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        if let Err(error) = outcome {
-            warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
+        match outcome {
+            Err(error) if is_failed_sync(&error) => {
+                stop(&self.queue, &self.outbox, Vec::new(), &error.to_string());
+            }
+            Err(error) => {
+                warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
+            }
+            Ok(()) => {}
         }
     }
 
@@ -185,6 +179,7 @@ impl Writer {
         let outcome = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = outcome {
             warn!(%error, "the last checkpoint of the ledger failed; the next start will do it");
+            leave_log_alone(&self.connection);
         }
         info!("the ledger is closed");
     }
