@@ -106,3 +106,43 @@ fn copy(connection: &Connection, log_pages: i64) -> rusqlite::Result<i64> {
 fn pages(connection: &Connection, checkpoint: &str) -> rusqlite::Result<i64> {
     connection.query_row(checkpoint, [], |row| row.get(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rusqlite::ffi;
+
+    use super::*;
+
+    /// After a failed sync the system may have dropped what an earlier checkpoint copied; to copy again and let go of the log
+    /// would lose it.
+    #[test]
+    fn nothing_is_copied_once_the_ledger_has_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let connection = schema::open_for_writing(&path).unwrap();
+        connection.execute_batch("CREATE TABLE rows (id INTEGER PRIMARY KEY)").unwrap();
+        let (queue, outbox, tidy) = (CommitQueue::new(1), Outbox::new(1, false), AtomicBool::new(false));
+        let before = fs::read(&path).unwrap();
+
+        stop(&queue, &outbox, Vec::new(), "a sync failed");
+        keep_short(&connection, &queue, &outbox, &tidy, 0);
+        leave_log_alone(&connection);
+        drop(connection);
+        assert!(!tidy.load(Ordering::Relaxed));
+        assert_eq!(fs::read(&path).unwrap(), before, "the log stays where it is, also when it is closed");
+
+        let connection = schema::open_for_writing(&path).unwrap();
+        keep_short(&connection, &CommitQueue::new(1), &outbox, &tidy, 0);
+        assert!(tidy.load(Ordering::Relaxed) && fs::read(&path).unwrap() != before, "it is copied otherwise");
+    }
+
+    #[test]
+    fn only_a_failed_sync_stops_selling() {
+        let error = |code| rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        assert!(is_failed_sync(&error(ffi::SQLITE_IOERR_FSYNC)));
+        assert!(!is_failed_sync(&error(ffi::SQLITE_FULL)));
+        assert!(!is_failed_sync(&error(ffi::SQLITE_BUSY)));
+    }
+}

@@ -23,7 +23,7 @@ use super::{
     problem::{LookupProblems, Problem, PurchaseProblems},
 };
 
-/// Where purchases are asked for.
+/// Where purchases are asked for; the router has the same route, for whoever comes through it.
 pub(super) const PATH: &str = "/api/v1/sale/purchase";
 /// What the seed says to somebody who got a unit.
 const RESERVED: &str = "Purchase reserved successfully";
