@@ -13,7 +13,7 @@
 //! A decision also says what it *rests on*: the place of the last event without which it would have been
 //! different. Whoever replies must see to it that this event is durable first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use thiserror::Error;
 
@@ -21,7 +21,8 @@ use crate::{
     clock::Timestamp,
     error,
     ids::{Epoch, OrderId, Place, Unit, UserId},
-    order::{Confirmation, Ending, OrderStatus, Purchase, Reservation},
+    order::{Confirmation, Ending, Purchase, Reservation},
+    purchasers::{Holding, Purchasers},
     sale::{Sale, SaleChange, SaleStatus},
 };
 
@@ -80,26 +81,9 @@ pub struct Damaged {
     what: String,
 }
 
-/// What a user holds, as the inventory keeps it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Holding {
-    order_id: OrderId,
-    unit: Unit,
-    confirmed: bool,
-    /// Of the event that last changed it.
-    place: Place,
-}
-
-impl Holding {
-    fn purchase(&self) -> Purchase {
-        let status = if self.confirmed { OrderStatus::Confirmed } else { OrderStatus::Reserved };
-        Purchase { order_id: self.order_id, unit: self.unit, status }
-    }
-}
-
 /// Purchasers of an epoch that is over; worth dropping outside of locks when there were many.
 #[derive(Debug, Default)]
-pub struct Remains(#[expect(dead_code, reason = "it is only kept to be dropped")] HashMap<UserId, Holding>);
+pub struct Remains(#[expect(dead_code, reason = "it is only kept to be dropped")] Purchasers);
 
 /// One sale's stock, purchasers and sequence.
 #[derive(Debug)]
@@ -113,27 +97,22 @@ pub struct Inventory {
     next_unit: Unit,
     /// Units below `next_unit` that are free again.
     returned: BTreeSet<Unit>,
-    // Never iterated: the order of a hash map depends on ambient randomness, and must not matter.
-    holdings: HashMap<UserId, Holding>,
+    holdings: Purchasers,
     confirmed: u32,
 }
-
-/// Room for this many purchasers is made with a sale. Beyond it the table doubles, which takes a millisecond for tens of thousands;
-/// more room from the start would cost each sale that nobody buys from megabytes.
-const PURCHASERS_AT_ONCE: u32 = 1 << 12;
 
 impl Inventory {
     /// A sale with all its units free, whose last place was `place`.
     #[must_use]
     pub fn new(sale: Sale, place: Place) -> Self {
-        let room = sale.total_stock.min(PURCHASERS_AT_ONCE) as usize;
+        let holdings = Purchasers::new(sale.total_stock);
         Self {
             sale,
             place,
             changed_at: place,
             next_unit: Unit(1),
             returned: BTreeSet::new(),
-            holdings: HashMap::with_capacity(room),
+            holdings,
             confirmed: 0,
         }
     }
@@ -248,7 +227,7 @@ impl Inventory {
                 if reservation.epoch != self.sale.epoch {
                     return Err(self.damaged(format!("an order of epoch {}", reservation.epoch)));
                 }
-                if self.holdings.contains_key(user) {
+                if self.holdings.get(user).is_some() {
                     return Err(self.damaged(format!("user {user} holds two units")));
                 }
                 if unit.0 == 0 || unit.0 > self.sale.total_stock {
@@ -264,7 +243,7 @@ impl Inventory {
                 _ => return Err(self.damaged(format!("nothing to confirm for user {user_id}"))),
             },
             Event::Released { user_id, .. } => {
-                if !self.holdings.contains_key(user_id) {
+                if self.holdings.get(user_id).is_none() {
                     return Err(self.damaged(format!("nothing to release for user {user_id}")));
                 }
                 self.give_back(user_id);
@@ -306,8 +285,7 @@ impl Inventory {
             debug_assert!(was_free, "a unit that is held was taken again");
         }
         let holding = Holding { order_id: reservation.order_id, unit, confirmed: false, place: self.place };
-        let before = self.holdings.insert(reservation.user_id.clone(), holding);
-        debug_assert!(before.is_none(), "a user took a second unit");
+        self.holdings.add(reservation.user_id.clone(), holding);
         self.changed_at = self.place;
     }
 
@@ -339,8 +317,7 @@ impl Inventory {
         self.returned.clear();
         self.confirmed = 0;
         self.changed_at = self.place;
-        let room = self.sale.total_stock.min(PURCHASERS_AT_ONCE) as usize;
-        Remains(std::mem::replace(&mut self.holdings, HashMap::with_capacity(room)))
+        Remains(std::mem::replace(&mut self.holdings, Purchasers::new(self.sale.total_stock)))
     }
 
     fn damaged(&self, what: String) -> Damaged {

@@ -19,6 +19,7 @@ pub mod operator;
 pub mod order;
 pub mod ports;
 pub mod product;
+mod purchasers;
 pub mod sale;
 pub mod service;
 pub mod worker;

@@ -65,10 +65,13 @@ impl Base {
         if uri.path() != "/" || uri.query().is_some() {
             return Err(refuse("must end after the port: the paths are known"));
         }
+        if authority.host().is_empty() {
+            return Err(refuse("has no host"));
+        }
         // A port that is there but out of range reads as none; it must not become 80 in silence.
         let port = match authority.port() {
             Some(port) => port.as_u16(),
-            None if authority.as_str().ends_with(authority.host()) => 80,
+            None if authority.as_str().len() == authority.host().len() => 80,
             None => return Err(refuse("has a port that is no port")),
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, ValueEnum, parser::ValueSource};
 use flashsale_cluster::Secret;
-use http::HeaderValue;
+use http::{HeaderValue, uri::Authority};
 
 /// Which parts the program stands on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -204,12 +204,22 @@ pub(crate) fn admin_token(text: &str) -> Result<String, String> {
 }
 
 pub(crate) fn origin(text: &str) -> Result<HeaderValue, String> {
-    let fits = text == "*"
-        || (["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) && !text.ends_with('/'));
     match HeaderValue::from_str(text) {
-        Ok(value) if fits => Ok(value),
+        Ok(value) if text == "*" || is_origin(text) => Ok(value),
         _ => Err("write it like https://shop.example, or * for all".to_owned()),
     }
+}
+
+/// Scheme, host and perhaps a port, and nothing more, as browsers name where a page comes from.
+fn is_origin(text: &str) -> bool {
+    let Some(authority) = ["http://", "https://"].iter().find_map(|scheme| text.strip_prefix(scheme)) else {
+        return false;
+    };
+    authority.parse::<Authority>().is_ok_and(|parsed| {
+        // A port that is none reads as if there were none.
+        let whole = parsed.host().len() == authority.len() || parsed.port().is_some();
+        !parsed.host().is_empty() && whole && !authority.contains('@')
+    })
 }
 
 pub(crate) fn framing_origin(text: &str) -> Result<HeaderValue, String> {

@@ -1,24 +1,26 @@
 //! Keeps the write-ahead log short, off the commit path.
 //!
-//! A thread with a connection of its own copies the log into the file while sales go on. Because the log can
-//! only start anew at a moment when all of it is copied, and a busy writer always adds to it, the writer is
-//! asked, right after such a copy, to copy the little that is left between two groups.
+//! A thread with a connection of its own copies the log into the file while sales go on. The log can only start anew at
+//! a moment when all of it is copied and nobody reads it. A busy writer always adds to it, and whoever reads page after
+//! page always reads it. So, right after such a copy, readers pause, and the writer is asked to copy the little that is
+//! left between two groups.
 
 use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError, SyncSender},
     },
     thread,
     time::Duration,
 };
 
+use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 use tracing::{debug, error, warn};
 
 use super::{
+    Readers,
     commit_queue::CommitQueue,
     failure::{is_failed_sync, leave_log_alone, stop},
     outbox::Outbox,
@@ -27,26 +29,85 @@ use super::{
 
 /// The log is copied when it holds more pages than this: 64 MiB, at 4 KiB a page.
 const LOG_PAGES: i64 = 16_384;
+/// What is left for the writer to copy, while purchases wait.
+const REST_PAGES: i64 = 512;
 /// How often that is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// How long the reads that are under way may take to end, so that the log can start anew; with longer ones it grows on.
+const READS: Duration = Duration::from_millis(20);
+/// How long readers pause for the writer, which may have nothing to write.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What the checkpointer asks of the writer: to copy, between two groups, what is left of the log.
+#[derive(Default)]
+pub(crate) struct Tidy {
+    asked: Mutex<bool>,
+    done: Condvar,
+}
+
+impl Tidy {
+    pub(super) fn ask(&self) {
+        *self.asked.lock() = true;
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        *self.asked.lock()
+    }
+
+    pub(super) fn done(&self) {
+        *self.asked.lock() = false;
+        self.done.notify_all();
+    }
+
+    /// Waits until it is done, and no longer than `patience`.
+    fn wait(&self, patience: Duration) {
+        self.done.wait_while_for(&mut self.asked.lock(), |asked| *asked, patience);
+    }
+}
+
+/// How long the log is, in pages.
+#[derive(Clone, Copy)]
+pub(super) struct Log {
+    pub(super) pages: i64,
+    /// How many of them are in the file, too.
+    pub(super) copied: i64,
+}
+
+impl Log {
+    /// Runs a checkpoint.
+    fn after(connection: &Connection, checkpoint: &str) -> rusqlite::Result<Self> {
+        connection.query_row(checkpoint, [], |row| Ok(Self { pages: row.get(1)?, copied: row.get(2)? }))
+    }
+}
 
 /// The checkpointer's thread.
 pub(crate) struct Checkpointer {
-    tidy: Arc<AtomicBool>,
+    tidy: Arc<Tidy>,
     stop: SyncSender<()>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Checkpointer {
     /// Starts the thread on the ledger at `path`.
-    pub(crate) fn start(path: &Path, queue: Arc<CommitQueue>, outbox: Arc<Outbox>) -> rusqlite::Result<Self> {
+    pub(crate) fn start(
+        path: &Path,
+        queue: Arc<CommitQueue>,
+        outbox: Arc<Outbox>,
+        readers: Arc<Readers>,
+    ) -> rusqlite::Result<Self> {
         let connection = schema::open_for_writing(path)?;
-        let tidy = Arc::new(AtomicBool::new(false));
+        let tidy = Arc::<Tidy>::default();
         let (stop, stopped) = mpsc::sync_channel(1);
-        let flag = tidy.clone();
+        let asks = tidy.clone();
         let thread = thread::spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                keep_short(&connection, &queue, &outbox, &flag, LOG_PAGES);
+                if keep_short(&connection, &queue, &outbox, |log| log.pages > LOG_PAGES) {
+                    let _pause = readers.pause(READS);
+                    // What a read kept from being copied.
+                    keep_short(&connection, &queue, &outbox, |log| log.pages - log.copied > REST_PAGES);
+                    asks.ask();
+                    asks.wait(PAUSE);
+                }
             }
             if queue.has_failed() {
                 leave_log_alone(&connection);
@@ -55,8 +116,8 @@ impl Checkpointer {
         Ok(Self { tidy, stop, thread })
     }
 
-    /// Set when the writer should copy what is left.
-    pub(crate) fn tidy(&self) -> Arc<AtomicBool> {
+    /// What the writer is asked.
+    pub(crate) fn tidy(&self) -> Arc<Tidy> {
         self.tidy.clone()
     }
 
@@ -69,42 +130,34 @@ impl Checkpointer {
     }
 }
 
-/// Copies the log into the file when it holds more than `log_pages`, unless the ledger has failed.
+/// Copies the log into the file when it is `too_long`, unless the ledger has failed; whether it did.
 pub(super) fn keep_short(
     connection: &Connection,
     queue: &CommitQueue,
     outbox: &Outbox,
-    tidy: &AtomicBool,
-    log_pages: i64,
-) {
+    too_long: impl Fn(Log) -> bool,
+) -> bool {
     if queue.has_failed() {
-        return;
+        return false;
     }
-    match copy(connection, log_pages) {
-        Ok(copied) if copied > 0 => {
-            debug!(pages = copied, "checkpoint");
-            tidy.store(true, Ordering::Relaxed);
-        }
-        Ok(_) => {}
+    match copy(connection, too_long) {
+        Ok(copied) => return copied,
         Err(error) if is_failed_sync(&error) => stop(queue, outbox, Vec::new(), &error.to_string()),
         Err(error) => {
             warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
         }
     }
+    false
 }
 
-/// How many pages the log holds, if they were more than `log_pages` and copied; 0 otherwise.
-fn copy(connection: &Connection, log_pages: i64) -> rusqlite::Result<i64> {
+fn copy(connection: &Connection, too_long: impl Fn(Log) -> bool) -> rusqlite::Result<bool> {
     // NOOP only counts. The length of the log's file says nothing, because it is written over in place.
-    if pages(connection, "PRAGMA wal_checkpoint(NOOP)")? <= log_pages {
-        return Ok(0);
+    if !too_long(Log::after(connection, "PRAGMA wal_checkpoint(NOOP)")?) {
+        return Ok(false);
     }
-    pages(connection, "PRAGMA wal_checkpoint(PASSIVE)")
-}
-
-/// Runs a checkpoint; how many pages the log holds.
-fn pages(connection: &Connection, checkpoint: &str) -> rusqlite::Result<i64> {
-    connection.query_row(checkpoint, [], |row| row.get(1))
+    let log = Log::after(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+    debug!(pages = log.pages, copied = log.copied, "checkpoint");
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -123,19 +176,18 @@ mod tests {
         let path = dir.path().join("ledger");
         let connection = schema::open_for_writing(&path).unwrap();
         connection.execute_batch("CREATE TABLE rows (id INTEGER PRIMARY KEY)").unwrap();
-        let (queue, outbox, tidy) = (CommitQueue::new(1), Outbox::new(1, false), AtomicBool::new(false));
+        let (queue, outbox) = (CommitQueue::new(1), Outbox::new(1, false));
         let before = fs::read(&path).unwrap();
 
         stop(&queue, &outbox, Vec::new(), "a sync failed");
-        keep_short(&connection, &queue, &outbox, &tidy, 0);
+        assert!(!keep_short(&connection, &queue, &outbox, |_| true));
         leave_log_alone(&connection);
         drop(connection);
-        assert!(!tidy.load(Ordering::Relaxed));
         assert_eq!(fs::read(&path).unwrap(), before, "the log stays where it is, also when it is closed");
 
         let connection = schema::open_for_writing(&path).unwrap();
-        keep_short(&connection, &CommitQueue::new(1), &outbox, &tidy, 0);
-        assert!(tidy.load(Ordering::Relaxed) && fs::read(&path).unwrap() != before, "it is copied otherwise");
+        assert!(keep_short(&connection, &CommitQueue::new(1), &outbox, |_| true));
+        assert_ne!(fs::read(&path).unwrap(), before, "it is copied otherwise");
     }
 
     #[test]

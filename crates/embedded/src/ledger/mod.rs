@@ -67,7 +67,9 @@ impl Ledger {
 
         let queue = Arc::new(CommitQueue::new(commit_queue::CAPACITY));
         let outbox = Arc::new(Outbox::new(outbox::CAPACITY, recovered.found.reserved > 0));
-        let checkpointer = Checkpointer::start(path, queue.clone(), outbox.clone()).map_err(sqlite)?;
+        let readers = Arc::new(Readers::open(path)?);
+        let checkpointer =
+            Checkpointer::start(path, queue.clone(), outbox.clone(), readers.clone()).map_err(sqlite)?;
         let writer = Writer::new(connection, queue.clone(), outbox.clone(), checkpointer.tidy());
         let writer = thread::Builder::new()
             .name("ledger".to_owned())
@@ -77,7 +79,6 @@ impl Ledger {
                 path: path.display().to_string(),
                 source,
             })?;
-        let readers = Arc::new(Readers::open(path)?);
         let threads = Mutex::new(Some(Threads { writer, checkpointer }));
         Ok((Self { queue, readers, outbox, threads }, recovered))
     }

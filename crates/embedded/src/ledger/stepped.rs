@@ -1,16 +1,19 @@
 //! The ledger without its threads: whoever opened it takes the writer's and the checkpointer's steps himself.
 
-use std::{
-    path::Path,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::{
-    Ledger, Readers, checkpoint, commit_queue::CommitQueue, outbox::Outbox, recovery, recovery::Recovered,
-    schema, writer::Writer,
+    Ledger, Readers,
+    checkpoint::{self, Tidy},
+    commit_queue::CommitQueue,
+    outbox::Outbox,
+    recovery,
+    recovery::Recovered,
+    schema,
+    writer::Writer,
 };
 use crate::{OpenError, stepped::Bounds};
 
@@ -19,12 +22,14 @@ pub(crate) struct Checkpointer {
     connection: Connection,
     queue: Arc<CommitQueue>,
     outbox: Arc<Outbox>,
-    tidy: Arc<AtomicBool>,
+    tidy: Arc<Tidy>,
 }
 
 impl Checkpointer {
     pub(crate) fn look(&self, log_pages: i64) -> bool {
-        checkpoint::keep_short(&self.connection, &self.queue, &self.outbox, &self.tidy, log_pages);
+        if checkpoint::keep_short(&self.connection, &self.queue, &self.outbox, |log| log.pages > log_pages) {
+            self.tidy.ask();
+        }
         !self.queue.has_failed()
     }
 }
@@ -41,7 +46,7 @@ impl Ledger {
 
         let queue = Arc::new(CommitQueue::new(bounds.waiting));
         let outbox = Arc::new(Outbox::new(bounds.outbox, recovered.found.reserved > 0));
-        let tidy = Arc::new(AtomicBool::new(false));
+        let tidy = Arc::<Tidy>::default();
         let checkpointer = Checkpointer {
             connection: schema::open_for_writing(path).map_err(sqlite)?,
             queue: queue.clone(),

@@ -7,10 +7,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use flashsale_core::{
@@ -25,6 +22,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::{
+    checkpoint::Tidy,
     commit_queue::CommitQueue,
     failure::{is_failed_sync, leave_log_alone, stop},
     outbox::Outbox,
@@ -61,8 +59,8 @@ pub(crate) struct Writer {
     connection: Connection,
     queue: Arc<CommitQueue>,
     outbox: Arc<Outbox>,
-    /// Set by the checkpointer when the log should start anew, which only a writer can see to.
-    tidy: Arc<AtomicBool>,
+    /// Asked by the checkpointer when the log should start anew, which only a writer can see to.
+    tidy: Arc<Tidy>,
     /// What was taken and is being written.
     group: Vec<Entry>,
 }
@@ -72,7 +70,7 @@ impl Writer {
         connection: Connection,
         queue: Arc<CommitQueue>,
         outbox: Arc<Outbox>,
-        tidy: Arc<AtomicBool>,
+        tidy: Arc<Tidy>,
     ) -> Self {
         Self { connection, queue, outbox, tidy, group: Vec::new() }
     }
@@ -113,8 +111,9 @@ impl Writer {
             }
         }
         self.group = group;
-        if self.tidy.swap(false, Ordering::Relaxed) {
+        if self.tidy.is_asked() {
             self.checkpoint();
+            self.tidy.done();
         }
         !self.queue.has_failed()
     }

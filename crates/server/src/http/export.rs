@@ -28,7 +28,7 @@ use super::{
 };
 
 /// Rows of a page: large enough to stream fast, small enough to hold in memory many times.
-const PAGE: u32 = 2_000;
+const PAGE: u32 = 256;
 
 type SalePath = Result<Path<String>, PathRejection>;
 
