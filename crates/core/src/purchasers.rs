@@ -17,6 +17,8 @@ use crate::{
 
 /// Purchasers of a part, if all units are sold and chance is fair; to move them takes a fraction of a millisecond.
 const PART: usize = 1 << 12;
+/// Room that is made with a sale; the first parts grow quickly, and a sale that nobody buys from costs next to nothing.
+const ROOM: usize = 1 << 6;
 /// The most parts, so that what a sale takes before anybody has bought is bounded.
 const PARTS_MAX: usize = 1 << 10;
 
@@ -45,11 +47,11 @@ pub(crate) struct Purchasers {
 }
 
 impl Purchasers {
-    /// Nobody yet, with room for those who can buy `total_stock` units. A sale of few units has one part, made at once.
+    /// Nobody yet, in as many parts as `total_stock` purchasers need.
     pub(crate) fn new(total_stock: u32) -> Self {
         let stock = total_stock as usize;
         let parts = stock.div_ceil(PART).next_power_of_two().min(PARTS_MAX);
-        let room = if parts == 1 { stock } else { 0 };
+        let room = if parts == 1 { stock.min(ROOM) } else { 0 };
         let parts = (0..parts).map(|_| HashTable::with_capacity(room)).collect();
         Self { parts, hashes: RandomState::new(), len: 0 }
     }
