@@ -43,6 +43,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Tidy {
     asked: Mutex<bool>,
     done: Condvar,
+    /// Held by whoever copies, until it is known whether the ledger has failed over it: after a failed sync nobody must copy.
+    copying: Mutex<()>,
 }
 
 impl Tidy {
@@ -101,10 +103,12 @@ impl Checkpointer {
         let asks = tidy.clone();
         let thread = thread::spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                if keep_short(&connection, &queue, &outbox, |log| log.pages > LOG_PAGES) {
+                if keep_short(&connection, &queue, &outbox, &asks, |log| log.pages > LOG_PAGES) {
                     let _pause = readers.pause(READS);
                     // What a read kept from being copied.
-                    keep_short(&connection, &queue, &outbox, |log| log.pages - log.copied > REST_PAGES);
+                    keep_short(&connection, &queue, &outbox, &asks, |log| {
+                        log.pages - log.copied > REST_PAGES
+                    });
                     asks.ask();
                     asks.wait(PAUSE);
                 }
@@ -130,13 +134,15 @@ impl Checkpointer {
     }
 }
 
-/// Copies the log into the file when it is `too_long`, unless the ledger has failed; whether it did.
+/// Copies the log into the file when it is `too_long`, unless the ledger has failed or somebody else copies; whether it did.
 pub(super) fn keep_short(
     connection: &Connection,
     queue: &CommitQueue,
     outbox: &Outbox,
+    tidy: &Tidy,
     too_long: impl Fn(Log) -> bool,
 ) -> bool {
+    let Some(_copying) = tidy.copying.try_lock() else { return false };
     if queue.has_failed() {
         return false;
     }
@@ -176,17 +182,17 @@ mod tests {
         let path = dir.path().join("ledger");
         let connection = schema::open_for_writing(&path).unwrap();
         connection.execute_batch("CREATE TABLE rows (id INTEGER PRIMARY KEY)").unwrap();
-        let (queue, outbox) = (CommitQueue::new(1), Outbox::new(1, false));
+        let (queue, outbox, tidy) = (CommitQueue::new(1), Outbox::new(1, false), Tidy::default());
         let before = fs::read(&path).unwrap();
 
         stop(&queue, &outbox, Vec::new(), "a sync failed");
-        assert!(!keep_short(&connection, &queue, &outbox, |_| true));
+        assert!(!keep_short(&connection, &queue, &outbox, &tidy, |_| true));
         leave_log_alone(&connection);
         drop(connection);
         assert_eq!(fs::read(&path).unwrap(), before, "the log stays where it is, also when it is closed");
 
         let connection = schema::open_for_writing(&path).unwrap();
-        assert!(keep_short(&connection, &CommitQueue::new(1), &outbox, |_| true));
+        assert!(keep_short(&connection, &CommitQueue::new(1), &outbox, &tidy, |_| true));
         assert_ne!(fs::read(&path).unwrap(), before, "it is copied otherwise");
     }
 

@@ -27,7 +27,8 @@ pub(crate) struct Checkpointer {
 
 impl Checkpointer {
     pub(crate) fn look(&self, log_pages: i64) -> bool {
-        if checkpoint::keep_short(&self.connection, &self.queue, &self.outbox, |log| log.pages > log_pages) {
+        let too_long = |log: checkpoint::Log| log.pages > log_pages;
+        if checkpoint::keep_short(&self.connection, &self.queue, &self.outbox, &self.tidy, too_long) {
             self.tidy.ask();
         }
         !self.queue.has_failed()

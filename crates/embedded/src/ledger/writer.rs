@@ -22,9 +22,9 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::{
-    checkpoint::Tidy,
+    checkpoint::{Tidy, keep_short},
     commit_queue::CommitQueue,
-    failure::{is_failed_sync, leave_log_alone, stop},
+    failure::{leave_log_alone, stop},
     outbox::Outbox,
     record::{Entry, Outcome, Record, keys_of, kind, order_key, trail_key},
 };
@@ -162,16 +162,7 @@ impl Writer {
     /// Between two groups, with nearly all of the log checkpointed already, this is short; the next write
     /// then starts the log anew.
     pub(crate) fn checkpoint(&self) {
-        let outcome = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        match outcome {
-            Err(error) if is_failed_sync(&error) => {
-                stop(&self.queue, &self.outbox, Vec::new(), &error.to_string());
-            }
-            Err(error) => {
-                warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
-            }
-            Ok(()) => {}
-        }
+        keep_short(&self.connection, &self.queue, &self.outbox, &self.tidy, |_| true);
     }
 
     pub(crate) fn close(self) {

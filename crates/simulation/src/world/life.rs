@@ -160,18 +160,24 @@ impl World {
         self.start_again(Some(&places))
     }
 
+    /// Whoever was answered hears it.
+    fn hear_all(&self) -> Checked {
+        for caller in &self.callers {
+            let mut caller = caller.borrow_mut();
+            if caller.flag.is_raised() {
+                self.listen(&mut caller, true)?;
+            }
+        }
+        if self.admin.borrow().flag.is_raised() {
+            self.go_on_changing(true)?;
+        }
+        Ok(())
+    }
+
     /// Once the writer has ended in peace, nobody waits any more.
     fn answer_all(&self) -> Checked {
         for _ in 0..3 {
-            for caller in &self.callers {
-                let mut caller = caller.borrow_mut();
-                if caller.flag.is_raised() {
-                    self.listen(&mut caller, true)?;
-                }
-            }
-            if self.admin.borrow().flag.is_raised() {
-                self.go_on_changing(true)?;
-            }
+            self.hear_all()?;
         }
         let waiting = self.callers.iter().find(|caller| caller.borrow().asks.is_some());
         let died = self.disk.life() != Life::Running;
@@ -256,15 +262,7 @@ impl World {
         self.unruly.let_go();
         self.take_group(true);
         self.write();
-        for caller in &self.callers {
-            let mut caller = caller.borrow_mut();
-            if caller.flag.is_raised() {
-                self.listen(&mut caller, true)?;
-            }
-        }
-        if self.admin.borrow().flag.is_raised() {
-            self.go_on_changing(true)?;
-        }
+        self.hear_all()?;
         if self.work.borrow().flag.is_raised() {
             self.work();
         }
