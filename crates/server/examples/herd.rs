@@ -54,9 +54,12 @@ fn setting(name: &str, default: &str) -> String {
 
 async fn connect(address: SocketAddr, number: usize) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    let host = u8::try_from(number / OF_AN_ADDRESS + 2).unwrap_or(u8::MAX);
-    if address.ip().is_loopback() {
-        socket.bind(SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), 0).into())?;
+    // Closed without a rest: ports that wait after their close would make the next herd's search for a free one take seconds.
+    socket.set_zero_linger()?;
+    // To bind is a search too, so only those do who find no port left otherwise.
+    let addresses = u8::try_from(number / OF_AN_ADDRESS).unwrap_or(u8::MAX - 1);
+    if addresses > 0 && address.ip().is_loopback() {
+        socket.bind(SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, addresses + 1), 0).into())?;
     }
     let line = socket.connect(address).await?;
     line.set_nodelay(true)?;
