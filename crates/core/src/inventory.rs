@@ -117,6 +117,11 @@ impl Inventory {
         }
     }
 
+    /// Makes room for so many purchasers in all, before as many are replayed.
+    pub fn make_room(&mut self, purchasers: usize) {
+        self.holdings.reserve(purchasers);
+    }
+
     /// The sale as it is set up.
     #[must_use]
     pub fn sale(&self) -> &Sale {

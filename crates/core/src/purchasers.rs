@@ -71,6 +71,17 @@ impl Purchasers {
         self.parts[part].find_mut(hash, |(holder, _)| holder == user).map(|(_, holding)| holding)
     }
 
+    /// Makes room for so many in all, so that no part grows while they are added.
+    pub(crate) fn reserve(&mut self, len: usize) {
+        let hashes = &self.hashes;
+        // Chance gives some parts more than their share: three deviations are an eighth of it, and small parts grow quickly.
+        let share = len.div_ceil(self.parts.len());
+        let room = share + share / 8;
+        for part in &mut self.parts {
+            part.reserve(room.saturating_sub(part.len()), |(user, _)| hashes.hash_one(user));
+        }
+    }
+
     /// Adds a user who holds nothing.
     pub(crate) fn add(&mut self, user: UserId, holding: Holding) {
         debug_assert!(self.get(&user).is_none(), "{user} holds something already");
@@ -139,6 +150,20 @@ mod tests {
             assert!(purchasers.remove(&user(0)).is_none() && purchasers.get(&user(0)).is_none());
             assert_eq!(purchasers.len(), stock.min(20_000) as usize - 1);
         }
+    }
+
+    #[test]
+    fn with_room_for_all_no_part_grows() {
+        let mut purchasers = Purchasers::new(200_000);
+        purchasers.add(user(0), holding(1));
+        purchasers.reserve(100_000);
+        let room = |purchasers: &Purchasers| purchasers.parts.iter().map(HashTable::capacity).sum::<usize>();
+        let before = room(&purchasers);
+        for number in 1..100_000 {
+            purchasers.add(user(number), holding(number + 1));
+        }
+        assert_eq!(room(&purchasers), before);
+        assert!(purchasers.get(&user(0)).is_some(), "who was there before stays");
     }
 
     #[test]

@@ -61,13 +61,12 @@ const ENDED_FIGURES: &str = "SELECT count(*) FILTER (WHERE epoch = ?3), count(*)
 const USERS_WITH_TWO: &str = "SELECT count(*) FROM (SELECT 1 FROM live_orders \
      WHERE key >= ?1 AND key < ?2 AND epoch = ?3 GROUP BY user_id HAVING count(*) > 1)";
 const ORDERS_WITHOUT_RECORD: &str = "WITH \
-     kept AS (SELECT id FROM live_orders WHERE key >= ?1 AND key < ?2 \
+     kept AS MATERIALIZED (SELECT id FROM live_orders WHERE key >= ?1 AND key < ?2 \
        UNION ALL SELECT id FROM ended_orders WHERE key >= ?1 AND key < ?2), \
      reserved AS MATERIALIZED (SELECT unhex(order_id, '-') AS id FROM trail \
        WHERE key >= ?1 AND key < ?2 AND epoch = ?3 AND kind = ?4) \
      SELECT (SELECT count(*) FROM kept LEFT JOIN reserved ON reserved.id = kept.id WHERE reserved.id IS NULL) + \
-     (SELECT count(*) FROM reserved WHERE NOT EXISTS (SELECT 1 FROM live_orders WHERE id = reserved.id) \
-       AND NOT EXISTS (SELECT 1 FROM ended_orders WHERE id = reserved.id))";
+     (SELECT count(*) FROM reserved LEFT JOIN kept ON kept.id = reserved.id WHERE kept.id IS NULL)";
 const TRAIL: &str = "SELECT key, kind, epoch, detail ->> '$.totalStock' FROM trail \
      WHERE key > ?1 AND key < ?2 ORDER BY key";
 

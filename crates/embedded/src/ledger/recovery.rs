@@ -15,12 +15,14 @@ use flashsale_core::{
 };
 use rusqlite::{Connection, Row, types::Type};
 
+use super::record::keys_of;
 use crate::{Found, OpenError, sales::SaleCell};
 
 const SALES: &str = "SELECT no, id, name, total_stock, starts_at, ends_at, epoch, paused, last_place, \
      description, image_url, price, currency FROM sales";
 const NEXT_NO: &str = "SELECT 1 + max(coalesce((SELECT max(no) FROM sales), 0), \
      coalesce((SELECT max(no) FROM retired_sales), 0))";
+const HELD: &str = "SELECT count(*) FROM live_orders WHERE key > ?1 AND key < ?2";
 const LIVE_ORDERS: &str = "SELECT key >> 40, id, epoch, key & 0xFFFFFFFFFF, user_id, confirmed, reserved_at, place \
      FROM live_orders ORDER BY key";
 
@@ -37,6 +39,7 @@ pub(crate) fn recover(connection: &Connection, path: &Path) -> Result<Recovered,
     let mut sales = read_sales(connection).map_err(sqlite)?;
     let mut found = Found { sales: sales.len(), ..Found::default() };
 
+    make_room(connection, &mut sales).map_err(sqlite)?;
     let mut statement = connection.prepare(LIVE_ORDERS).map_err(sqlite)?;
     let mut rows = statement.query([]).map_err(sqlite)?;
     while let Some(row) = rows.next().map_err(sqlite)? {
@@ -77,6 +80,15 @@ fn read_sales(connection: &Connection) -> rusqlite::Result<HashMap<u32, Inventor
         Ok((no, Inventory::new(sale, Place(place.cast_unsigned()))))
     })?;
     rows.collect()
+}
+
+/// Tables that grow while millions are read would move each of them again and again.
+fn make_room(connection: &Connection, sales: &mut HashMap<u32, Inventory>) -> rusqlite::Result<()> {
+    let mut held = connection.prepare(HELD)?;
+    for (no, inventory) in sales {
+        inventory.make_room(held.query_row(keys_of(*no), |row| row.get(0))?);
+    }
+    Ok(())
 }
 
 fn product(row: &Row<'_>) -> rusqlite::Result<Product> {

@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_products_and_searches.sql"),
     include_str!("../../migrations/0004_operator_log.sql"),
     include_str!("../../migrations/0005_live_and_ended_orders.sql"),
+    include_str!("../../migrations/0006_live_orders_without_an_index_of_ids.sql"),
 ];
 
 /// Opens the ledger for its one writer, making it when there is none, in its present form.

@@ -27,8 +27,12 @@ pub(crate) struct Checkpointer {
 
 impl Checkpointer {
     pub(crate) fn look(&self, log_pages: i64) -> bool {
-        let too_long = |log: checkpoint::Log| log.pages > log_pages;
-        if checkpoint::keep_short(&self.connection, &self.queue, &self.outbox, &self.tidy, too_long) {
+        let copy = |too_long: &dyn Fn(checkpoint::Log) -> bool| {
+            checkpoint::keep_short(&self.connection, &self.queue, &self.outbox, &self.tidy, too_long)
+        };
+        if copy(&|log| log.pages > log_pages) {
+            // The thread lets readers pause here. Where all runs on one thread nobody could wait for them.
+            copy(&|log| log.pages > log.copied);
             self.tidy.ask();
         }
         !self.queue.has_failed()
