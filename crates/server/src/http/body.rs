@@ -18,8 +18,9 @@ use tokio::time::timeout;
 
 use super::{App, problem::Problem};
 
-/// The longest body of any request but the console's, in bytes. The longest honest one is a sale's with a long name.
-pub(crate) const BODY_BYTES: usize = 16 * 1024;
+/// The longest body of any request but the console's, in bytes. The longest honest one is a sale's whose name, description
+/// and picture are as long as they may be, and come from a client that writes each character as `\uXXXX`.
+pub(crate) const BODY_BYTES: usize = 40 * 1024;
 /// How much of a body that is too long is read and thrown away, so that its sender hears why.
 const DISCARDED_BYTES: usize = 8 << 20;
 
