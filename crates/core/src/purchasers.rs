@@ -74,9 +74,9 @@ impl Purchasers {
     /// Makes room for so many in all, so that no part grows while they are added.
     pub(crate) fn reserve(&mut self, len: usize) {
         let hashes = &self.hashes;
-        // Chance gives some parts more than their share: three deviations are an eighth of it, and small parts grow quickly.
+        // Chance gives hardly a part more than three deviations beyond its share, and those that get more just grow.
         let share = len.div_ceil(self.parts.len());
-        let room = share + share / 8;
+        let room = share + 3 * share.isqrt();
         for part in &mut self.parts {
             part.reserve(room.saturating_sub(part.len()), |(user, _)| hashes.hash_one(user));
         }

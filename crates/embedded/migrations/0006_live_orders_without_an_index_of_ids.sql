@@ -1,5 +1,5 @@
--- Live orders without an index of their ids: it cost a tenth of a purchase, and served a search that looks through the orders of
--- one sale as well (ADR 0014). SQLite cannot drop what a column's UNIQUE made, so the table is written anew.
+-- Live orders without an index of their ids: it cost a tenth of what SQLite does for a purchase, and served a search that goes
+-- through the orders of one sale as well (ADR 0014). SQLite cannot drop what a column's UNIQUE made, so the table is written anew.
 
 DROP VIEW orders;
 DROP TRIGGER stock_stays_above_held_units;

@@ -48,7 +48,7 @@ pub(crate) struct Tidy {
 }
 
 impl Tidy {
-    pub(super) fn ask(&self) {
+    fn ask(&self) {
         *self.asked.lock() = true;
     }
 
@@ -70,9 +70,9 @@ impl Tidy {
 /// How long the log is, in pages.
 #[derive(Clone, Copy)]
 pub(super) struct Log {
-    pub(super) pages: i64,
+    pages: i64,
     /// How many of them are in the file, too.
-    pub(super) copied: i64,
+    copied: i64,
 }
 
 impl Log {
@@ -97,24 +97,17 @@ impl Checkpointer {
         outbox: Arc<Outbox>,
         readers: Arc<Readers>,
     ) -> rusqlite::Result<Self> {
-        let connection = schema::open_for_writing(path)?;
-        let tidy = Arc::<Tidy>::default();
+        let copier = Copier::open(path, queue, outbox)?;
+        let tidy = copier.tidy.clone();
         let (stop, stopped) = mpsc::sync_channel(1);
-        let asks = tidy.clone();
         let thread = thread::spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                if keep_short(&connection, &queue, &outbox, &asks, |log| log.pages > LOG_PAGES) {
-                    let _pause = readers.pause(READS);
-                    // What a read kept from being copied.
-                    keep_short(&connection, &queue, &outbox, &asks, |log| {
-                        log.pages - log.copied > REST_PAGES
-                    });
-                    asks.ask();
-                    asks.wait(PAUSE);
+                if let Some(_pause) = copier.look(LOG_PAGES, REST_PAGES, || readers.pause(READS)) {
+                    copier.tidy.wait(PAUSE);
                 }
             }
-            if queue.has_failed() {
-                leave_log_alone(&connection);
+            if copier.queue.has_failed() {
+                leave_log_alone(&copier.connection);
             }
         });
         Ok(Self { tidy, stop, thread })
@@ -131,6 +124,36 @@ impl Checkpointer {
         if self.thread.join().is_err() {
             error!("the checkpointer ended in a panic");
         }
+    }
+}
+
+/// Copies the log for the checkpointer.
+pub(super) struct Copier {
+    connection: Connection,
+    pub(super) queue: Arc<CommitQueue>,
+    outbox: Arc<Outbox>,
+    pub(super) tidy: Arc<Tidy>,
+}
+
+impl Copier {
+    pub(super) fn open(path: &Path, queue: Arc<CommitQueue>, outbox: Arc<Outbox>) -> rusqlite::Result<Self> {
+        Ok(Self { connection: schema::open_for_writing(path)?, queue, outbox, tidy: Arc::default() })
+    }
+
+    /// Copies the log when it holds more than `log_pages`. Then it pauses the readers, copies what they kept from being copied
+    /// if that is more than `rest_pages`, and asks the writer for what is left; the pause is to last until that is done.
+    pub(super) fn look<P>(&self, log_pages: i64, rest_pages: i64, pause: impl FnOnce() -> P) -> Option<P> {
+        if !self.keep_short(|log| log.pages > log_pages) {
+            return None;
+        }
+        let pause = pause();
+        self.keep_short(|log| log.pages - log.copied > rest_pages);
+        self.tidy.ask();
+        Some(pause)
+    }
+
+    fn keep_short(&self, too_long: impl Fn(Log) -> bool) -> bool {
+        keep_short(&self.connection, &self.queue, &self.outbox, &self.tidy, too_long)
     }
 }
 

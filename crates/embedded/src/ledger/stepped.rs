@@ -3,39 +3,21 @@
 use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
 
 use super::{
-    Ledger, Readers,
-    checkpoint::{self, Tidy},
-    commit_queue::CommitQueue,
-    outbox::Outbox,
-    recovery,
-    recovery::Recovered,
-    schema,
-    writer::Writer,
+    Ledger, Readers, checkpoint::Copier, commit_queue::CommitQueue, outbox::Outbox, recovery,
+    recovery::Recovered, schema, writer::Writer,
 };
 use crate::{OpenError, stepped::Bounds};
 
-/// What the checkpointer's thread works with.
-pub(crate) struct Checkpointer {
-    connection: Connection,
-    queue: Arc<CommitQueue>,
-    outbox: Arc<Outbox>,
-    tidy: Arc<Tidy>,
-}
+/// The checkpointer without its thread.
+pub(crate) struct Checkpointer(Copier);
 
 impl Checkpointer {
     pub(crate) fn look(&self, log_pages: i64) -> bool {
-        let copy = |too_long: &dyn Fn(checkpoint::Log) -> bool| {
-            checkpoint::keep_short(&self.connection, &self.queue, &self.outbox, &self.tidy, too_long)
-        };
-        if copy(&|log| log.pages > log_pages) {
-            // The thread lets readers pause here. Where all runs on one thread nobody could wait for them.
-            copy(&|log| log.pages > log.copied);
-            self.tidy.ask();
-        }
-        !self.queue.has_failed()
+        // Where all runs on one thread nobody could wait for readers, nor they for the end of a pause.
+        self.0.look(log_pages, 0, || ());
+        !self.0.queue.has_failed()
     }
 }
 
@@ -51,17 +33,11 @@ impl Ledger {
 
         let queue = Arc::new(CommitQueue::new(bounds.waiting));
         let outbox = Arc::new(Outbox::new(bounds.outbox, recovered.found.reserved > 0));
-        let tidy = Arc::<Tidy>::default();
-        let checkpointer = Checkpointer {
-            connection: schema::open_for_writing(path).map_err(sqlite)?,
-            queue: queue.clone(),
-            outbox: outbox.clone(),
-            tidy: tidy.clone(),
-        };
-        let writer = Writer::new(connection, queue.clone(), outbox.clone(), tidy);
+        let copier = Copier::open(path, queue.clone(), outbox.clone()).map_err(sqlite)?;
+        let writer = Writer::new(connection, queue.clone(), outbox.clone(), copier.tidy.clone());
         let mut readers = Readers::open(path)?;
         readers.in_place = true;
         let ledger = Self { queue, readers: Arc::new(readers), outbox, threads: Mutex::new(None) };
-        Ok((ledger, recovered, writer, checkpointer))
+        Ok((ledger, recovered, writer, Checkpointer(copier)))
     }
 }
