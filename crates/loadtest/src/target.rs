@@ -65,9 +65,6 @@ impl Base {
         if uri.path() != "/" || uri.query().is_some() {
             return Err(refuse("must end after the port: the paths are known"));
         }
-        if authority.host().is_empty() {
-            return Err(refuse("has no host"));
-        }
         // A port that is there but out of range reads as none; it must not become 80 in silence.
         let port = match authority.port() {
             Some(port) => port.as_u16(),
@@ -75,6 +72,9 @@ impl Base {
             None => return Err(refuse("has a port that is no port")),
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(refuse("has no host"));
+        }
         Ok(Self { authority: authority.as_str().to_owned(), host, port })
     }
 }
@@ -129,6 +129,9 @@ mod tests {
             ("http://me:secret@shop.example", "user or password"),
             ("http://shop.example/api/v1", "must end after the port"),
             ("http://shop.example:99999", "no port"),
+            ("http://:3000", "has no host"),
+            // The fuzzer's.
+            ("http://[]/", "has no host"),
             ("not a url", "does not parse"),
             ("", "does not parse"),
         ] {

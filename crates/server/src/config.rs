@@ -55,7 +55,7 @@ pub(crate) struct Common {
     /// The data folder; it is made when there is none, for its owner only
     #[arg(long, env = "FLASHSALE_DATA_DIR", value_name = "DIR", default_value = "./data", global = true)]
     pub(crate) data_dir: PathBuf,
-    /// What to log: a level (error, warn, info, debug, trace), or levels by module
+    /// What to log: a level (error, warn, info, debug, trace, off), or levels by module, such as info,sqlx=debug
     #[arg(long, env = "FLASHSALE_LOG", value_name = "FILTER", default_value = "info", global = true, value_parser = log_filter)]
     pub(crate) log: String,
     /// How to write the log
@@ -188,9 +188,36 @@ pub(crate) fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
+/// A level, or levels by module; without what is empty or blank in it. Nothing else, such as patterns for the fields of
+/// spans: to compile forty characters of those took minutes.
 pub(crate) fn log_filter(text: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::try_new(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
+    let mut directives = Vec::new();
+    for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        let (module, level) = match directive.split_once('=') {
+            Some((module, level)) => (Some(module.trim()), level.trim()),
+            None => (None, directive),
+        };
+        if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+            return Err(format!(
+                "there is no level {level:?}; write one of {}, or levels by module, such as info,sqlx=debug",
+                LEVELS.join(", ")
+            ));
+        }
+        directives.push(match module {
+            Some(module) if is_module(module) => format!("{module}={level}"),
+            Some(module) => {
+                return Err(format!("{module:?} is no module; write it like flashsale_server::http"));
+            }
+            None => level.to_owned(),
+        });
+    }
+    Ok(if directives.is_empty() { "error".to_owned() } else { directives.join(",") })
+}
+
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+fn is_module(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte))
 }
 
 pub(crate) fn admin_token(text: &str) -> Result<String, String> {
@@ -440,6 +467,30 @@ mod tests {
         match <Cli as clap::FromArgMatches>::from_arg_matches_mut(&mut matches)?.action {
             Action::Serve(serve) => Ok(serve),
             _ => bail!("not serve"),
+        }
+    }
+
+    #[test]
+    fn a_log_filter_is_a_level_or_levels_by_module() {
+        for (text, read) in [
+            ("info", "info"),
+            ("INFO,flashsale_embedded=debug", "INFO,flashsale_embedded=debug"),
+            (" warn , flashsale_server::http = trace,", "warn,flashsale_server::http=trace"),
+            ("", "error"),
+        ] {
+            assert_eq!(log_filter(text).as_deref(), Ok(read));
+            crate::telemetry::filter(read);
+        }
+        for (text, reason) in [
+            ("inof", "no level \"inof\""),
+            ("info,sqlx=", "no level"),
+            ("=info", "no module"),
+            ("sqlx[span]=info", "no module"),
+            // The fuzzer's: to compile its pattern took minutes.
+            ("3\u{1f}[n{x=1]......................\u{1e}=]bbd}", "no level"),
+        ] {
+            let error = log_filter(text).expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
         }
     }
 

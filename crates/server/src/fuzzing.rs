@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, header};
 use crate::{
     admission::{self, AdminToken, COOKIE, Door},
     cli::{Action, Cli},
-    config,
+    config, telemetry,
 };
 pub use crate::{
     board::fuzzing::pulses,
@@ -146,7 +146,10 @@ pub fn setting(data: &[u8]) {
     if let Ok(origin) = config::origin(text) {
         assert!(origin == "*" || origin.as_bytes().starts_with(b"http"), "{origin:?}");
     }
-    let _ = config::log_filter(text);
+    if let Ok(log) = config::log_filter(text) {
+        assert_eq!(config::log_filter(&log).as_ref(), Ok(&log));
+        let _ = telemetry::filter(&log);
+    }
 }
 
 /// A config file: what is accepted is in force, and within the bounds of the flags.

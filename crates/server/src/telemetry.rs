@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing_subscriber::{filter::Targets, fmt, prelude::*};
 
 use crate::config::{Common, LogFormat};
 
@@ -12,9 +12,7 @@ const QUIET: &str = "lapin=off,sqlx=warn,sqlx_postgres::options=error";
 
 /// Starts the log. Called once.
 pub(crate) fn start(common: &Common) {
-    let filter =
-        EnvFilter::try_new(format!("{QUIET},{}", common.log)).unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter(&common.log));
     match common.log_format {
         LogFormat::Text => {
             let layer = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
@@ -22,4 +20,9 @@ pub(crate) fn start(common: &Common) {
         }
         LogFormat::Json => registry.with(fmt::layer().json().with_writer(io::stderr)).init(),
     }
+}
+
+/// What is logged, with `log` as the settings have it.
+pub(crate) fn filter(log: &str) -> Targets {
+    format!("{QUIET},{log}").parse().expect("levels by module, checked where they are read, are a filter")
 }

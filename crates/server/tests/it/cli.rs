@@ -263,6 +263,7 @@ fn an_error_in_a_setting_names_the_key_the_value_and_what_is_allowed() {
         ("cors-origins", "FLASHSALE_CORS_ORIGINS", "shop.example", "https://shop.example"),
         ("profile", "FLASHSALE_PROFILE", "clutser", "embedded"),
         ("demo", "FLASHSALE_DEMO", "perhaps", "true"),
+        ("log", "FLASHSALE_LOG", "inof", "error, warn, info"),
         ("log-format", "FLASHSALE_LOG_FORMAT", "xml", "json"),
     ] {
         let words = [key, value, allowed];
