@@ -26,3 +26,24 @@ pub(crate) fn start(common: &Common) {
 pub(crate) fn filter(log: &str) -> Targets {
     format!("{QUIET},{log}").parse().expect("levels by module, checked where they are read, are a filter")
 }
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn libraries_say_less_unless_they_are_asked() {
+        let plain = filter("debug");
+        assert!(plain.would_enable("flashsale_server::http", &Level::DEBUG));
+        assert!(
+            plain.would_enable("sqlx::query", &Level::WARN)
+                && !plain.would_enable("sqlx::query", &Level::INFO)
+        );
+        assert!(!plain.would_enable("lapin", &Level::ERROR));
+        let asked = filter("warn,lapin=info");
+        assert!(asked.would_enable("lapin::channel", &Level::INFO));
+        assert!(!asked.would_enable("flashsale_server::http", &Level::INFO));
+    }
+}
