@@ -46,7 +46,7 @@ impl ByHand {
     /// When the ledger cannot be opened.
     pub fn open(folder: &Folder, clock: Arc<dyn Clock>, ids: Arc<dyn OrderIds>) -> Result<Self, OpenError> {
         let bounds = Bounds { waiting: 16_384, outbox: 65_536 };
-        let opened = Stepped::open(&folder.path().join(FILE_NAME), bounds, clock, ids)?;
+        let opened = Stepped::open(&folder.path().join(FILE_NAME), bounds, || Ok(|| Ok(())), clock, ids)?;
         Ok(Self { embedded: opened.embedded, writer: opened.writer })
     }
 

@@ -3,7 +3,7 @@
 //!
 //! What runs is what runs in production; only the loops around it are missing. Reads run where they are asked for.
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use flashsale_core::{
     ids::{Place, SaleId},
@@ -55,17 +55,20 @@ pub fn place(embedded: &Embedded, sale: &SaleId) -> Option<Place> {
 }
 
 impl Stepped {
-    /// Opens the profile on the ledger at `path`, which may be a URI that names another VFS of SQLite.
+    /// Opens the profile on the ledger at `path`, which may be a URI that names another VFS of SQLite. `open_to_sync` opens
+    /// the ledger's file beside SQLite once it is there; what it returns syncs it.
     ///
     /// # Errors
     /// As [`Embedded::open`].
-    pub fn open(
+    pub fn open<S: Fn() -> io::Result<()> + Send + 'static>(
         path: &Path,
         bounds: Bounds,
+        open_to_sync: impl FnOnce() -> io::Result<S>,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn OrderIds>,
     ) -> Result<Self, OpenError> {
-        let (ledger, recovered, writer, checkpointer) = ledger::Ledger::open_stepped(path, bounds)?;
+        let (ledger, recovered, writer, checkpointer) =
+            ledger::Ledger::open_stepped(path, bounds, open_to_sync)?;
         let embedded = Embedded::on(path.to_owned(), ledger, recovered, clock, ids);
         Ok(Self { embedded, writer: Writer(writer), checkpointer: Checkpointer(checkpointer) })
     }

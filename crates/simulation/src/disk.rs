@@ -168,8 +168,8 @@ pub(crate) struct Handle {
     told_of: u64,
 }
 
-/// How a file is to be opened.
-#[derive(Clone, Copy, Debug)]
+/// How a file is to be opened: as it is, unless said otherwise.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Opening {
     pub(crate) create: bool,
     pub(crate) sync_folder: bool,
@@ -305,8 +305,7 @@ impl Disk {
 
     /// Writes the file `name` anew and syncs it, as a start does with the log through the operating system.
     pub(crate) fn rewrite(&self, name: &str) -> Result<(), Refusal> {
-        let as_it_is = Opening { create: false, sync_folder: false, delete_on_close: false };
-        let mut handle = match self.open(name, as_it_is) {
+        let mut handle = match self.open(name, Opening::default()) {
             Err(Refusal::NotFound) => return Ok(()),
             opened => opened?,
         };

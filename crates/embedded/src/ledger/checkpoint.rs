@@ -1,11 +1,14 @@
 //! Keeps the write-ahead log short, off the commit path.
 //!
 //! A thread with a connection of its own copies the log into the file while sales go on. The log can only start anew at
-//! a moment when all of it is copied and nobody reads it. A busy writer always adds to it, and whoever reads page after
-//! page always reads it. So, right after such a copy, readers pause, and the writer is asked to copy the little that is
-//! left between two groups.
+//! a moment when all of it is copied, the file is synced, and nobody reads the log. A busy writer always adds to it, and
+//! whoever reads page after page always reads it. So, right after such a copy, which the thread also syncs, readers pause,
+//! and the writer is asked to copy and to sync the little that is left between two groups.
 
 use std::{
+    fs::OpenOptions,
+    io,
+    mem::ManuallyDrop,
     path::Path,
     sync::{
         Arc,
@@ -27,16 +30,26 @@ use super::{
     schema,
 };
 
-/// The log is copied when it holds more pages than this: 64 MiB, at 4 KiB a page.
-const LOG_PAGES: i64 = 16_384;
+/// The log is copied when it holds more pages than this: 32 MiB, at 4 KiB a page.
+const LOG_PAGES: i64 = 8_192;
 /// What is left for the writer to copy, while purchases wait.
 const REST_PAGES: i64 = 512;
 /// How often that is looked at.
-const INTERVAL: Duration = Duration::from_millis(250);
+const INTERVAL: Duration = Duration::from_millis(100);
 /// How long the reads that are under way may take to end, so that the log can start anew; with longer ones it grows on.
 const READS: Duration = Duration::from_millis(20);
 /// How long readers pause for the writer, which may have nothing to write.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Syncs the ledger's file past SQLite, which would do it only once all of the log is copied, in the writer's way.
+pub(super) type SyncFile = Box<dyn Fn() -> io::Result<()> + Send>;
+
+/// Opens the ledger's file to sync it.
+pub(super) fn open_to_sync(path: &Path) -> io::Result<SyncFile> {
+    // Never closed: on Unix that would let go of the locks which SQLite holds on the file for this process.
+    let file = ManuallyDrop::new(OpenOptions::new().read(true).write(true).open(path)?);
+    Ok(Box::new(move || file.sync_data()))
+}
 
 /// What the checkpointer asks of the writer: to copy, between two groups, what is left of the log.
 #[derive(Default)]
@@ -96,8 +109,9 @@ impl Checkpointer {
         queue: Arc<CommitQueue>,
         outbox: Arc<Outbox>,
         readers: Arc<Readers>,
+        sync: SyncFile,
     ) -> rusqlite::Result<Self> {
-        let copier = Copier::open(path, queue, outbox)?;
+        let copier = Copier::open(path, queue, outbox, sync)?;
         let tidy = copier.tidy.clone();
         let (stop, stopped) = mpsc::sync_channel(1);
         let thread = thread::spawn(move || {
@@ -133,11 +147,17 @@ pub(super) struct Copier {
     pub(super) queue: Arc<CommitQueue>,
     outbox: Arc<Outbox>,
     pub(super) tidy: Arc<Tidy>,
+    sync: SyncFile,
 }
 
 impl Copier {
-    pub(super) fn open(path: &Path, queue: Arc<CommitQueue>, outbox: Arc<Outbox>) -> rusqlite::Result<Self> {
-        Ok(Self { connection: schema::open_for_writing(path)?, queue, outbox, tidy: Arc::default() })
+    pub(super) fn open(
+        path: &Path,
+        queue: Arc<CommitQueue>,
+        outbox: Arc<Outbox>,
+        sync: SyncFile,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self { connection: schema::open_for_writing(path)?, queue, outbox, tidy: Arc::default(), sync })
     }
 
     /// Copies the log when it holds more than `log_pages`. Then it pauses the readers, copies what they kept from being copied
@@ -153,24 +173,30 @@ impl Copier {
     }
 
     fn keep_short(&self, too_long: impl Fn(Log) -> bool) -> bool {
-        keep_short(&self.connection, &self.queue, &self.outbox, &self.tidy, too_long)
+        keep_short(&self.connection, &self.queue, &self.outbox, &self.tidy, too_long, &self.sync)
     }
 }
 
-/// Copies the log into the file when it is `too_long`, unless the ledger has failed or somebody else copies; whether it did.
+/// Copies the log into the file when it is `too_long`, unless the ledger has failed or somebody else copies, and then has it
+/// synced; whether it did.
 pub(super) fn keep_short(
     connection: &Connection,
     queue: &CommitQueue,
     outbox: &Outbox,
     tidy: &Tidy,
     too_long: impl Fn(Log) -> bool,
+    sync: impl FnOnce() -> io::Result<()>,
 ) -> bool {
     let Some(_copying) = tidy.copying.try_lock() else { return false };
     if queue.has_failed() {
         return false;
     }
     match copy(connection, too_long) {
-        Ok(copied) => return copied,
+        Ok(false) => {}
+        Ok(true) => match sync() {
+            Ok(()) => return true,
+            Err(error) => stop(queue, outbox, Vec::new(), &format!("its file cannot be synced: {error}")),
+        },
         Err(error) if is_failed_sync(&error) => stop(queue, outbox, Vec::new(), &error.to_string()),
         Err(error) => {
             warn!(%error, "a checkpoint of the ledger failed; its log grows until one succeeds");
@@ -209,14 +235,30 @@ mod tests {
         let before = fs::read(&path).unwrap();
 
         stop(&queue, &outbox, Vec::new(), "a sync failed");
-        assert!(!keep_short(&connection, &queue, &outbox, &tidy, |_| true));
+        assert!(!keep_short(&connection, &queue, &outbox, &tidy, |_| true, || Ok(())));
         leave_log_alone(&connection);
         drop(connection);
         assert_eq!(fs::read(&path).unwrap(), before, "the log stays where it is, also when it is closed");
 
         let connection = schema::open_for_writing(&path).unwrap();
-        assert!(keep_short(&connection, &CommitQueue::new(1), &outbox, &tidy, |_| true));
+        assert!(keep_short(&connection, &CommitQueue::new(1), &outbox, &tidy, |_| true, || Ok(())));
         assert_ne!(fs::read(&path).unwrap(), before, "it is copied otherwise");
+    }
+
+    /// The writer would sync the rest of the file, and find no fault with it.
+    #[test]
+    fn a_copy_that_cannot_be_synced_stops_selling() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let (queue, outbox) = (Arc::new(CommitQueue::new(1)), Arc::new(Outbox::new(1, false)));
+        let sync = Box::new(|| Err(io::Error::other("the disk is gone")));
+        let copier = Copier::open(&path, queue.clone(), outbox, sync).unwrap();
+        copier.connection.execute_batch("CREATE TABLE rows (id INTEGER PRIMARY KEY)").unwrap();
+
+        assert!(copier.look(0, 0, || ()).is_none());
+        assert!(!copier.tidy.is_asked(), "the writer is not to let go of the log");
+        let reason = queue.check().unwrap_err().to_string();
+        assert!(reason.contains("its file cannot be synced: the disk is gone"), "{reason}");
     }
 
     #[test]

@@ -62,23 +62,21 @@ impl Ledger {
     /// Opens the ledger at `path`, making it when there is none, and reads memory back from it.
     pub(crate) fn open(path: &Path) -> Result<(Self, Recovered), OpenError> {
         let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
+        let io = |what| move |source| OpenError::Io { what, path: path.display().to_string(), source };
         let connection = schema::open(path)?;
         let recovered = recovery::recover(&connection, path)?;
 
         let queue = Arc::new(CommitQueue::new(commit_queue::CAPACITY));
         let outbox = Arc::new(Outbox::new(outbox::CAPACITY, recovered.found.reserved > 0));
         let readers = Arc::new(Readers::open(path)?);
-        let checkpointer =
-            Checkpointer::start(path, queue.clone(), outbox.clone(), readers.clone()).map_err(sqlite)?;
+        let sync = checkpoint::open_to_sync(path).map_err(io("cannot open the file"))?;
+        let checkpointer = Checkpointer::start(path, queue.clone(), outbox.clone(), readers.clone(), sync)
+            .map_err(sqlite)?;
         let writer = Writer::new(connection, queue.clone(), outbox.clone(), checkpointer.tidy());
         let writer = thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run_to_the_end())
-            .map_err(|source| OpenError::Io {
-                what: "cannot start the thread of the ledger",
-                path: path.display().to_string(),
-                source,
-            })?;
+            .map_err(io("cannot start the thread of the ledger"))?;
         let threads = Mutex::new(Some(Threads { writer, checkpointer }));
         Ok((Self { queue, readers, outbox, threads }, recovered))
     }

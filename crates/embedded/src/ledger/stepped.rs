@@ -1,6 +1,6 @@
 //! The ledger without its threads: whoever opened it takes the writer's and the checkpointer's steps himself.
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -22,10 +22,11 @@ impl Checkpointer {
 }
 
 impl Ledger {
-    /// As [`Ledger::open`], in the same order.
-    pub(crate) fn open_stepped(
+    /// As [`Ledger::open`], in the same order; `open_to_sync` opens the file beside SQLite.
+    pub(crate) fn open_stepped<S: Fn() -> io::Result<()> + Send + 'static>(
         path: &Path,
         bounds: Bounds,
+        open_to_sync: impl FnOnce() -> io::Result<S>,
     ) -> Result<(Self, Recovered, Writer, Checkpointer), OpenError> {
         let sqlite = |source| OpenError::Sqlite { path: path.display().to_string(), source };
         let connection = schema::open(path)?;
@@ -33,7 +34,12 @@ impl Ledger {
 
         let queue = Arc::new(CommitQueue::new(bounds.waiting));
         let outbox = Arc::new(Outbox::new(bounds.outbox, recovered.found.reserved > 0));
-        let copier = Copier::open(path, queue.clone(), outbox.clone()).map_err(sqlite)?;
+        let sync = open_to_sync().map_err(|source| OpenError::Io {
+            what: "cannot open the file",
+            path: path.display().to_string(),
+            source,
+        })?;
+        let copier = Copier::open(path, queue.clone(), outbox.clone(), Box::new(sync)).map_err(sqlite)?;
         let writer = Writer::new(connection, queue.clone(), outbox.clone(), copier.tidy.clone());
         let mut readers = Readers::open(path)?;
         readers.in_place = true;

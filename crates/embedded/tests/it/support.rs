@@ -237,7 +237,7 @@ pub(crate) fn until(what: &str, happened: impl Fn() -> bool) {
 /// What a crash would leave of a folder: the files as they are, without anybody closing them.
 ///
 /// The file comes first and its log (`-wal`) later, which the names' order gives. While the log is below the
-/// 64 MiB at which it is copied into the file, the file stands still, and the log only grows: its copy then
+/// 32 MiB at which it is copied into the file, the file stands still, and the log only grows: its copy then
 /// holds whatever was in it when the copying began. The other way round, a log copied into the file in
 /// between would be missing from both.
 pub(crate) fn copy_as_is(from: &Path) -> TempDir {

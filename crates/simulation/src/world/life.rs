@@ -1,6 +1,6 @@
 //! Ends and starts: the process dies or is stopped, a new one starts on what the disk kept, and in the end all comes to rest.
 
-use std::{collections::BTreeMap, path::Path, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, rc::Rc, sync::Arc, time::Duration};
 
 use flashsale_core::{
     ids::{Place, SaleId},
@@ -8,10 +8,11 @@ use flashsale_core::{
     worker::OrderWorker,
 };
 use flashsale_embedded::stepped::{self, Stepped};
+use parking_lot::Mutex;
 
 use super::{LEDGER, LOG, ROUNDS_TO_REST, SALES, Shop, Work, World, at_once};
 use crate::{
-    disk::Life,
+    disk::{Life, Opening},
     faults::Fault,
     parts::{Flag, UnrulyQueue},
     witness::{Checked, broken},
@@ -96,7 +97,9 @@ impl World {
         // The program does this itself, on files that no simulated disk has.
         self.disk.rewrite(LOG).map_err(|error| format!("the log cannot be written anew: {error:?}"))?;
         let uri = self.vfs.uri(LEDGER);
-        let opened = Stepped::open(Path::new(&uri), self.temper.bounds, self.clock.clone(), self.ids.clone());
+        let open_to_sync = || self.open_to_sync();
+        let (clock, ids) = (self.clock.clone(), self.ids.clone());
+        let opened = Stepped::open(Path::new(&uri), self.temper.bounds, open_to_sync, clock, ids);
         let Stepped { embedded, writer, checkpointer } = opened.map_err(|error| error.to_string())?;
         let (inventory, store) = (embedded.inventory(), embedded.store());
         let service = SaleService::new(inventory.clone(), self.clock.clone(), self.ids.clone());
@@ -110,6 +113,13 @@ impl World {
         self.tell(|| format!("the program starts: {found}"));
         *self.shop.borrow_mut() = Some(Rc::new(Shop { embedded, service, inventory, store }));
         Ok(())
+    }
+
+    /// As the program opens the ledger's file beside SQLite; a handle, once told of a failed sync, is not told again.
+    fn open_to_sync(&self) -> io::Result<impl Fn() -> io::Result<()> + Send + 'static> {
+        let refused = |refusal| io::Error::other(format!("{refusal:?}"));
+        let handle = Mutex::new(self.disk.open(LEDGER, Opening::default()).map_err(refused)?);
+        Ok(move || handle.lock().sync().map_err(refused))
     }
 
     /// Stops as a program should, and starts again: then everything is on record.
