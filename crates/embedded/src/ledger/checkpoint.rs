@@ -47,7 +47,7 @@ pub(super) type SyncFile = Box<dyn Fn() -> io::Result<()> + Send>;
 /// Opens the ledger's file to sync it.
 pub(super) fn open_to_sync(path: &Path) -> io::Result<SyncFile> {
     // Never closed: on Unix that would let go of the locks which SQLite holds on the file for this process.
-    let file = ManuallyDrop::new(OpenOptions::new().read(true).write(true).open(path)?);
+    let file = ManuallyDrop::new(OpenOptions::new().write(true).open(path)?);
     Ok(Box::new(move || file.sync_data()))
 }
 
@@ -160,10 +160,11 @@ impl Copier {
         Ok(Self { connection: schema::open_for_writing(path)?, queue, outbox, tidy: Arc::default(), sync })
     }
 
-    /// Copies the log when it holds more than `log_pages`. Then it pauses the readers, copies what they kept from being copied
-    /// if that is more than `rest_pages`, and asks the writer for what is left; the pause is to last until that is done.
+    /// Copies the log when it holds more than `log_pages`, unless all of it is copied, so that the next write starts it anew.
+    /// Then it pauses the readers, copies what they kept from being copied if that is more than `rest_pages`, and asks the
+    /// writer for what is left; the pause is to last until that is done.
     pub(super) fn look<P>(&self, log_pages: i64, rest_pages: i64, pause: impl FnOnce() -> P) -> Option<P> {
-        if !self.keep_short(|log| log.pages > log_pages) {
+        if !self.keep_short(|log| log.pages > log_pages && log.copied < log.pages) {
             return None;
         }
         let pause = pause();
@@ -192,8 +193,9 @@ pub(super) fn keep_short(
         return false;
     }
     match copy(connection, too_long) {
-        Ok(false) => {}
-        Ok(true) => match sync() {
+        Ok(Copied::NotLong) => {}
+        Ok(Copied::Nothing) => return true,
+        Ok(Copied::Pages) => match sync() {
             Ok(()) => return true,
             Err(error) => stop(queue, outbox, Vec::new(), &format!("its file cannot be synced: {error}")),
         },
@@ -205,14 +207,25 @@ pub(super) fn keep_short(
     false
 }
 
-fn copy(connection: &Connection, too_long: impl Fn(Log) -> bool) -> rusqlite::Result<bool> {
+/// What a copy of the log came to.
+enum Copied {
+    /// It was not too long.
+    NotLong,
+    /// Readers kept all that is left from being copied.
+    Nothing,
+    /// Some of it, which is to be synced.
+    Pages,
+}
+
+fn copy(connection: &Connection, too_long: impl Fn(Log) -> bool) -> rusqlite::Result<Copied> {
     // NOOP only counts. The length of the log's file says nothing, because it is written over in place.
-    if !too_long(Log::after(connection, "PRAGMA wal_checkpoint(NOOP)")?) {
-        return Ok(false);
+    let before = Log::after(connection, "PRAGMA wal_checkpoint(NOOP)")?;
+    if !too_long(before) {
+        return Ok(Copied::NotLong);
     }
     let log = Log::after(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
     debug!(pages = log.pages, copied = log.copied, "checkpoint");
-    Ok(true)
+    Ok(if log.copied == before.copied { Copied::Nothing } else { Copied::Pages })
 }
 
 #[cfg(test)]
@@ -259,6 +272,26 @@ mod tests {
         assert!(!copier.tidy.is_asked(), "the writer is not to let go of the log");
         let reason = queue.check().unwrap_err().to_string();
         assert!(reason.contains("its file cannot be synced: the disk is gone"), "{reason}");
+    }
+
+    /// Else a server with nothing to do would go on syncing and pausing its readers.
+    #[test]
+    fn what_is_copied_already_is_neither_copied_nor_synced_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let (queue, outbox) = (Arc::new(CommitQueue::new(1)), Arc::new(Outbox::new(1, false)));
+        let syncs = Arc::new(Mutex::new(0));
+        let counted = syncs.clone();
+        let sync = Box::new(move || {
+            *counted.lock() += 1;
+            Ok(())
+        });
+        let copier = Copier::open(&path, queue, outbox, sync).unwrap();
+        copier.connection.execute_batch("CREATE TABLE rows (id INTEGER PRIMARY KEY)").unwrap();
+
+        assert!(copier.look(0, 0, || ()).is_some());
+        assert!(copier.look(0, 0, || ()).is_none(), "nobody is to pause");
+        assert_eq!(*syncs.lock(), 1);
     }
 
     #[test]
