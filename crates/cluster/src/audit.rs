@@ -45,6 +45,8 @@ const CAPACITY: usize = 262_144;
 const BATCH: usize = 8_192;
 /// How long a batch may take before PostgreSQL counts as away.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long PostgreSQL has to say that it is back.
+const PROBE: Duration = Duration::from_millis(300);
 /// How long what is in files may be written before what came meanwhile is put behind it.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// The most bytes of a file; what comes then goes into the next one, so that what is on record gives its room back.
@@ -93,6 +95,8 @@ pub(crate) struct Audit {
     writing: Arc<tokio::sync::Mutex<Spool>>,
     spooled: AtomicU64,
     full: AtomicBool,
+    /// Whether PostgreSQL did not take the last batch.
+    away: AtomicBool,
 }
 
 impl Audit {
@@ -108,6 +112,7 @@ impl Audit {
             spooled: AtomicU64::new(spool.waiting()),
             writing: Arc::new(tokio::sync::Mutex::new(spool)),
             full: AtomicBool::new(false),
+            away: AtomicBool::new(false),
         })
     }
 
@@ -157,11 +162,23 @@ impl Audit {
     }
 
     async fn write_all(&self) {
-        let spool = self.writing.clone().lock_owned().await;
-        let mut spool = self.drain(spool).await;
-        // What comes meanwhile is for the next one, who drains before.
-        let mut left = self.gathered.lock().rows.len();
+        let mut spool = self.writing.clone().lock_owned().await;
         let mut stuck = false;
+        // What has to go into a file is not kept in memory until PostgreSQL has been tried.
+        if spool.waiting() > 0 {
+            (spool, stuck) = self.write_gathered(spool).await;
+        }
+        spool = self.drain(spool).await;
+        if !stuck {
+            (spool, stuck) = self.write_gathered(spool).await;
+        }
+        self.spooled.store(spool.waiting(), Ordering::Relaxed);
+        self.full.store(stuck, Ordering::Relaxed);
+    }
+
+    /// Writes what is in memory now, and whether it can be written nowhere. What comes meanwhile is for the next time.
+    async fn write_gathered(&self, mut spool: OwnedMutexGuard<Spool>) -> (OwnedMutexGuard<Spool>, bool) {
+        let mut left = self.gathered.lock().rows.len();
         while left > 0 {
             let batch = self.next_batch(left.min(BATCH));
             left -= batch.len();
@@ -178,12 +195,10 @@ impl Audit {
             if let (batch, Err(problem)) = tried {
                 error!(%problem, "audit rows can neither be written nor put into a file; nothing is decided until they can");
                 self.put_back(batch);
-                stuck = true;
-                break;
+                return (spool, true);
             }
         }
-        self.spooled.store(spool.waiting(), Ordering::Relaxed);
-        self.full.store(stuck, Ordering::Relaxed);
+        (spool, false)
     }
 
     fn next_batch(&self, length: usize) -> Vec<Rejection> {
@@ -200,6 +215,12 @@ impl Audit {
 
     /// Brings what is in files to PostgreSQL, as far as that goes within its time.
     async fn drain(&self, mut spool: OwnedMutexGuard<Spool>) -> OwnedMutexGuard<Spool> {
+        // While it is away, to try a batch takes as long as rejections would stay in memory.
+        if self.away.load(Ordering::Relaxed)
+            && !matches!(timeout(PROBE, self.pool.acquire()).await, Ok(Ok(_)))
+        {
+            return spool;
+        }
         let began = Instant::now();
         while began.elapsed() < DRAIN_TIME && !spool.files.is_empty() {
             let next;
@@ -220,6 +241,7 @@ impl Audit {
     async fn write(&self, run: Uuid, batch: &[Rejection]) -> Result<()> {
         let written = timeout(PATIENCE, self.try_write(run, batch)).await;
         let written = written.unwrap_or_else(|_| Err(mute()));
+        self.away.store(written.is_err(), Ordering::Relaxed);
         if let Err(error) = &written {
             warn!(%error, rows = batch.len(), "audit rows cannot be written yet");
         }

@@ -31,7 +31,7 @@ use crate::{
     audit::Audit,
     broker::Broker,
     durability::Durability,
-    inventory::{Cells, ClusterInventory, Counts, Replica},
+    inventory::{Cells, ClusterInventory, Counts, Replica, UnderWay},
     operators::Operators,
     options::{Ack, Options, Secret},
     outbox::Outbox,
@@ -55,6 +55,8 @@ const IDLE_MS: u32 = 30_000;
 const LOADING_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a service may take to answer whoever asks how it is: less than a probe waits.
+const ASK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why the profile cannot be opened.
 #[derive(Debug, Error)]
@@ -204,7 +206,6 @@ impl Cluster {
         if stock.is_foreign().await.map_err(|trouble| redis(format!("{trouble:?}")))? {
             return Err(OpenError::Foreign { url: options.redis_url, index: stock.keys.index() });
         }
-        stock.load_library().await.map_err(|error| redis(error.to_string()))?;
         let durability = Durability::read(&stock).await.map_err(|trouble| redis(format!("{trouble:?}")))?;
         if durability.evicts() {
             return Err(OpenError::Evicting { url: options.redis_url, policy: durability.eviction });
@@ -212,6 +213,8 @@ impl Cluster {
         if durability.is_volatile() && !options.allow_volatile_redis {
             return Err(OpenError::Volatile { url: options.redis_url });
         }
+        // A Redis that is refused stays as it is.
+        stock.load_library().await.map_err(|error| redis(error.to_string()))?;
         let broker = |role| {
             let started = Broker::start(&options.amqp_url, &options.namespace, role);
             started
@@ -227,8 +230,10 @@ impl Cluster {
         let mut tasks = Vec::new();
         let (mut replica, mut outbox, mut audit) = (None, None, None);
         if let Some((clock, ids)) = decides {
-            let spool = |source| OpenError::Spool { path: options.spool_dir.display().to_string(), source };
-            let rows = Audit::open(pool.clone(), &options.spool_dir, options.spool_bytes).map_err(spool)?;
+            // Of this installation alone: its rows are nobody else's, and the folder may be another's, too.
+            let folder = options.spool_dir.join(stock.installation());
+            let spool = |source| OpenError::Spool { path: folder.display().to_string(), source };
+            let rows = Audit::open(pool.clone(), &folder, options.spool_bytes).map_err(spool)?;
             let rows = audit.insert(Arc::new(rows));
             let alarm = Arc::new(Alarm::default());
             let relay = Outbox::new(stock.clone(), publisher.clone(), alarm.clone(), options.ack);
@@ -244,6 +249,7 @@ impl Cluster {
                 latches: options.latch,
                 counts: Counts::default(),
                 cells: Cells::default(),
+                under_way: UnderWay::default(),
             };
             let inventory = replica.insert(Arc::new(inventory));
             let store = Store::new(pool.clone(), None, Some(publisher.clone()), None);
@@ -346,7 +352,7 @@ impl Cluster {
     /// How the services are.
     pub async fn parts(&self) -> Vec<PartState> {
         let database = async {
-            match timeout(PATIENCE, sqlx::query("SELECT 1").execute(&self.pool)).await {
+            match timeout(ASK_PATIENCE, sqlx::query("SELECT 1").execute(&self.pool)).await {
                 Ok(Ok(_)) => ("database", true, "PostgreSQL keeps orders and audit trail".to_owned()),
                 Ok(Err(error)) => ("database", false, flashsale_core::Error::to_string(&database(error))),
                 Err(_) => ("database", false, "PostgreSQL does not answer".to_owned()),
@@ -359,7 +365,8 @@ impl Cluster {
             }
         };
         let (database, redis) = tokio::join!(database, redis);
-        let rabbitmq = if self.publisher.is_up() {
+        // A broker that takes connections and no messages is as good as away.
+        let rabbitmq = if self.publisher.is_up() && !self.is_provisional() {
             ("rabbitmq", true, "RabbitMQ carries reservations to the workers".to_owned())
         } else {
             ("rabbitmq", false, self.promise().to_owned())
@@ -413,6 +420,9 @@ impl Cluster {
     /// Writes down what waits, and says goodbye.
     pub async fn close(&self) {
         self.close_queue();
+        if let Some(replica) = &self.replica {
+            let _ = timeout(PATIENCE, replica.under_way.end()).await;
+        }
         if let Some(audit) = &self.audit {
             audit.flush().await;
         }

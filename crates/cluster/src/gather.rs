@@ -5,17 +5,23 @@
 
 use flashsale_core::{Error, Result, ids::UserId, inventory::Decision};
 use parking_lot::Mutex;
-use std::{mem, time::Duration};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 use tokio::sync::oneshot;
 
-/// The most attempts in one call.
-pub(crate) const CALL_MAX: usize = 256;
+use crate::message::RESERVATIONS_MAX;
+
+/// The most attempts in one call, and so reservations in its message.
+pub(crate) const CALL_MAX: usize = RESERVATIONS_MAX;
 /// The most attempts of a sale that wait for a call; further ones are told to come again.
 const WAITING_MAX: usize = 16_384;
 
 /// An attempt that waits for its decision.
 pub(crate) struct Waiting {
     pub(crate) user: UserId,
+    pub(crate) since: Instant,
     pub(crate) reply: oneshot::Sender<Result<Decision>>,
 }
 
@@ -44,7 +50,7 @@ impl Gather {
             return Err(Error::Busy { retry_after: Duration::from_secs(1) });
         }
         let (reply, decision) = oneshot::channel();
-        gathered.waiting.push(Waiting { user, reply });
+        gathered.waiting.push(Waiting { user, since: Instant::now(), reply });
         let starts = !mem::replace(&mut gathered.under_way, true);
         Ok(Ticket { decision, starts })
     }
@@ -61,6 +67,13 @@ impl Gather {
         }
         let rest = gathered.waiting.split_off(CALL_MAX);
         mem::replace(&mut gathered.waiting, rest)
+    }
+
+    /// Those who wait and have done so for `patience`; they were the first to come.
+    pub(crate) fn overdue(&self, patience: Duration) -> Vec<Waiting> {
+        let mut gathered = self.0.lock();
+        let overdue = gathered.waiting.partition_point(|one| one.since.elapsed() >= patience);
+        gathered.waiting.drain(..overdue).collect()
     }
 }
 
@@ -90,5 +103,21 @@ mod tests {
         let tickets: Vec<_> = (0..WAITING_MAX).map(|number| gather.add(user(number))).collect();
         assert!(tickets.iter().all(Result::is_ok));
         assert!(matches!(gather.add(user(0)), Err(Error::Busy { .. })));
+    }
+
+    /// While Redis is silent, each call is; those behind it must not wait for as many of them as it takes.
+    #[test]
+    fn those_who_have_waited_too_long_are_told_so_and_the_others_wait_on() {
+        let gather = Gather::default();
+        let mut tickets: Vec<_> = (0..3).map(|number| gather.add(user(number)).unwrap()).collect();
+        assert!(gather.overdue(Duration::from_secs(3_600)).is_empty());
+        for one in &mut gather.0.lock().waiting[..2] {
+            one.since -= Duration::from_secs(5);
+        }
+        let overdue = gather.overdue(Duration::from_secs(2));
+        assert_eq!(overdue.iter().map(|one| &one.user).collect::<Vec<_>>(), [&user(0), &user(1)]);
+        drop(overdue);
+        assert!(tickets[0].decision.try_recv().is_err());
+        assert_eq!(gather.next().len(), 1);
     }
 }

@@ -37,6 +37,8 @@ use crate::{
     store::kind,
 };
 
+/// How long an attempt may wait, once Redis does not answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long attempts wait at a closed gate.
 const GATE_PATIENCE: Duration = Duration::from_secs(1);
 const GATE_GLANCE: Duration = Duration::from_millis(2);
@@ -76,6 +78,28 @@ pub(crate) struct Replica {
     pub(crate) latches: bool,
     pub(crate) counts: Counts,
     pub(crate) cells: Cells,
+    pub(crate) under_way: UnderWay,
+}
+
+/// The calls that are under way: each holds it to read, and goes on although whoever asked has hung up.
+#[derive(Clone, Default)]
+pub(crate) struct UnderWay(Arc<tokio::sync::RwLock<()>>);
+
+impl UnderWay {
+    /// Does `call` on a task of its own.
+    fn go(&self, call: impl Future<Output = ()> + Send + 'static) {
+        // Once it is waited for, there is nobody left who could ask.
+        let here = self.0.clone().try_read_owned().ok();
+        tokio::spawn(async move {
+            call.await;
+            drop(here);
+        });
+    }
+
+    /// Waits until all have ended, and what they decided is with the audit trail.
+    pub(crate) async fn end(&self) {
+        drop(self.0.write().await);
+    }
 }
 
 /// What a replica keeps of its sales.
@@ -152,7 +176,8 @@ impl Replica {
                     if !cell.real.load(Ordering::Relaxed) {
                         self.forget(&cell);
                     }
-                    for one in waiting {
+                    // Redis may be silent, and each further call as long as this one.
+                    for one in waiting.into_iter().chain(cell.gather.overdue(PATIENCE)) {
                         let _ = one.reply.send(Err(error.clone()));
                     }
                 }
@@ -191,7 +216,7 @@ impl Replica {
         }
         // The next call need not wait for the broker.
         let (replica, cell) = (self.clone(), cell.clone());
-        tokio::spawn(async move {
+        self.under_way.go(async move {
             let handed = join_all(messages.iter().map(|message| replica.outbox.hand_over(message))).await;
             let safe = if handed.contains(&Handed::Superseded) {
                 Err(Error::Unavailable {
@@ -391,7 +416,7 @@ impl ports::Inventory for ClusterInventory {
         }
         let ticket = cell.gather.add(user)?;
         if ticket.starts {
-            tokio::spawn(replica.clone().call(cell));
+            replica.under_way.go(replica.clone().call(cell));
         }
         let lost = |_: oneshot::error::RecvError| Err(Error::unavailable("the replica is stopping"));
         ticket.decision.await.unwrap_or_else(lost)

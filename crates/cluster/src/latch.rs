@@ -80,6 +80,7 @@ impl Latch {
             && !state.closed
             && !state.sale.paused
             && state.now >= state.sale.window.starts_at()
+            && state.now < state.sale.window.ends_at()
             && (state.generation, state.sale.epoch, state.changed)
                 == (self.generation, self.epoch, self.changed)
     }

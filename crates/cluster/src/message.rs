@@ -13,6 +13,8 @@ use crate::stock::{self, Entry};
 
 /// The version that this program writes and reads.
 pub(crate) const VERSION: u32 = 1;
+/// The most reservations in a message: a worker that has begun one ends it, also when a recovery waits for that.
+pub(crate) const RESERVATIONS_MAX: usize = 256;
 
 /// What one call reserved of one sale.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -38,9 +40,19 @@ pub(crate) struct Reserved {
     pub(crate) place: Place,
 }
 
+/// What tells how to read the rest.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 impl Message {
-    /// The message of an entry of a sale's outbox; `None` where it names a user or a place that none can be.
+    /// The message of an entry of a sale's outbox; `None` where it names a user or a place that none can be, or holds what is
+    /// no message's to hold.
     pub(crate) fn of(sale: &SaleId, entry: Entry) -> Option<Self> {
+        if !(1..=RESERVATIONS_MAX).contains(&entry.rows.len()) {
+            return None;
+        }
         let reserved = |(index, (unit, order_id, user)): (u64, (Unit, OrderId, String))| {
             let count = u32::try_from(entry.first + index).ok()?;
             let place = stock::place(entry.generation, count.into());
@@ -62,12 +74,16 @@ impl Message {
     /// # Errors
     /// Why it is none, in words for the dead letters.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let message: Self =
-            serde_json::from_slice(bytes).map_err(|error| format!("it is no message: {error}"))?;
-        if message.version == VERSION {
-            Ok(message)
-        } else {
-            Err(format!("it has version {}, and this program knows {VERSION}", message.version))
+        let no_message = |error| format!("it is no message: {error}");
+        // Of another version there is no saying what else is in it.
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(no_message)?;
+        if version != VERSION {
+            return Err(format!("it has version {version}, and this program knows {VERSION}"));
+        }
+        let message: Self = serde_json::from_slice(bytes).map_err(no_message)?;
+        match message.reservations.len() {
+            1..=RESERVATIONS_MAX => Ok(message),
+            other => Err(format!("it has {other} reservations, and a message has 1 to {RESERVATIONS_MAX}")),
         }
     }
 
@@ -125,10 +141,18 @@ mod tests {
     #[test]
     fn what_is_no_message_is_refused_with_the_reason() {
         let newer = String::from_utf8(message().written()).unwrap().replace("\"version\":1", "\"version\":2");
+        let of = |count: usize| {
+            let reservations = message().reservations.into_iter().cycle().take(count).collect();
+            String::from_utf8(Message { reservations, ..message() }.written()).unwrap()
+        };
+        let (empty, endless) = (of(0), of(257));
         for (bytes, reason) in [
             (&b"not json"[..], "no message"),
             (br#"{"version":1}"#, "saleId"),
             (newer.as_bytes(), "version 2"),
+            (empty.as_bytes(), "0 reservations"),
+            (endless.as_bytes(), "257 reservations"),
+            (br#"{"version":2,"sale":"sale_1"}"#, "version 2"),
         ] {
             let refused = Message::read(bytes).unwrap_err();
             assert!(refused.contains(reason), "{refused}");

@@ -159,8 +159,8 @@ impl Outbox {
                 return Ok(());
             }
         }
-        let now = self.stock.now().await?;
-        let before = if catching_up { now } else { now.before(OLD) };
+        // All there is, not all until now: Redis' clock may have been set back since.
+        let before = if catching_up { None } else { Some(self.stock.now().await?.before(OLD)) };
         if sales.is_empty() {
             return Ok(());
         }
@@ -187,12 +187,12 @@ impl Outbox {
         sale: &SaleId,
         generation: u32,
         since: Option<Timestamp>,
-        before: Timestamp,
+        before: Option<Timestamp>,
     ) -> Result<bool> {
         // Entries are named by their moment.
         let mut after = since.map(|since| (since.as_millis() - 1).to_string());
         loop {
-            let entries = match self.stock.outbox(sale, after.as_deref(), Some(before), SWEEP_MAX).await {
+            let entries = match self.stock.outbox(sale, after.as_deref(), before, SWEEP_MAX).await {
                 Ok(entries) => entries,
                 Err(Trouble::Away(why)) => return Err(Trouble::Away(why).into()),
                 Err(_) => return Ok(true),

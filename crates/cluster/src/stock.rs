@@ -376,6 +376,11 @@ impl Stock {
         Ok(())
     }
 
+    /// Whose stock it is.
+    pub(crate) fn installation(&self) -> &str {
+        &self.installation
+    }
+
     /// Whether the list of sales is that of another installation.
     pub(crate) async fn is_foreign(&self) -> Result<bool, Trouble> {
         let owner: Option<String> = self.link.ask(redis::cmd("HGET").arg(self.keys.index()).arg("#")).await?;

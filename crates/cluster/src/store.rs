@@ -1,6 +1,12 @@
 //! The order store: PostgreSQL. Confirms in one statement, reads in snapshots.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    iter::Peekable,
+    sync::Arc,
+    time::Duration,
+    vec,
+};
 
 use async_trait::async_trait;
 use flashsale_core::{
@@ -11,9 +17,9 @@ use flashsale_core::{
     order::{Confirmation, Order, Reservation},
     ports::{Figures, FindEvents, FindOrders, Found, OrderStore, Page},
 };
+use futures_util::TryStreamExt;
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
-use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -508,9 +514,7 @@ async fn count(pool: &PgPool, sale: &SaleId) -> Result<Figures> {
     let (users_with_two, units_sold_twice) = (single(USERS_WITH_TWO).await?, single(UNITS_SOLD_TWICE).await?);
     let without_record = sqlx::query(WITHOUT_RECORD).bind(sale.as_str()).bind(epoch).bind(no);
     let without_record = numbers(&without_record.fetch_one(&mut *snapshot).await.map_err(database)?)[0];
-    let events = sqlx::query(EVENTS).bind(no).fetch_all(&mut *snapshot).await.map_err(database)?;
-    let sold_outs =
-        sqlx::query(SOLD_OUTS).bind(no).bind(epoch).fetch_all(&mut *snapshot).await.map_err(database)?;
+    let sold_out_too_early = too_early(&mut snapshot, no, epoch).await?;
     snapshot.commit().await.map_err(database)?;
 
     let total = u64::from(total.unsigned_abs());
@@ -535,7 +539,7 @@ async fn count(pool: &PgPool, sale: &SaleId) -> Result<Figures> {
         records: trail[0],
         records_missing: numbered.saturating_sub(trail[1]),
         records_unexpected: trail[1].saturating_sub(numbered),
-        sold_out_too_early: too_early(&events, &sold_outs),
+        sold_out_too_early,
     })
 }
 
@@ -547,17 +551,23 @@ fn numbers(row: &PgRow) -> Vec<u64> {
 ///
 /// Those whose events are not all on record yet (reservations on their way) are not judged, nor those that rest on a
 /// place that was lost with its generation. A recovery begins with what is on record, and with it the judging.
-fn too_early(events: &[PgRow], sold_outs: &[PgRow]) -> u64 {
-    let events = events.iter().map(|row| Happened {
-        place: row.get::<i64, _>("place").cast_unsigned(),
-        kind: row.get("kind"),
-        total: row.get("total"),
-    });
-    let sold_outs = sold_outs.iter().map(|row| {
+async fn too_early(snapshot: &mut PgConnection, no: i32, epoch: i32) -> Result<u64> {
+    let sold_outs = sqlx::query(SOLD_OUTS).bind(no).bind(epoch).fetch_all(&mut *snapshot).await;
+    let sold_outs = sold_outs.map_err(database)?.into_iter().map(|row| {
         let count = u64::try_from(row.get::<i64, _>("counted")).unwrap_or_default();
         (row.get::<i64, _>("place").cast_unsigned(), count)
     });
-    walk(events, sold_outs)
+    let mut walk = Walk::new(sold_outs.collect());
+    // One after the other: there may be tens of millions.
+    let mut events = sqlx::query(EVENTS).bind(no).fetch(snapshot);
+    while let Some(row) = events.try_next().await.map_err(database)? {
+        walk.pass(&Happened {
+            place: row.get::<i64, _>("place").cast_unsigned(),
+            kind: row.get("kind"),
+            total: row.get("total"),
+        });
+    }
+    Ok(walk.early)
 }
 
 /// An event that changed the stock.
@@ -567,31 +577,44 @@ struct Happened {
     total: Option<i64>,
 }
 
-fn walk(events: impl Iterator<Item = Happened>, sold_outs: impl Iterator<Item = (u64, u64)>) -> u64 {
-    let (mut live, mut total, mut early) = (0, 0, 0);
-    let (mut last, mut complete): (Option<u64>, bool) = (None, true);
-    let mut sold_outs = sold_outs.peekable();
-    for event in events {
+/// Along a sale's events, in their order.
+struct Walk {
+    /// By the place that they rest on, ascending: how many were told SOLD_OUT.
+    sold_outs: Peekable<vec::IntoIter<(u64, u64)>>,
+    live: i64,
+    total: i64,
+    last: Option<u64>,
+    /// Whether all events since the generation's first are on record.
+    complete: bool,
+    early: u64,
+}
+
+impl Walk {
+    fn new(sold_outs: Vec<(u64, u64)>) -> Self {
+        let sold_outs = sold_outs.into_iter().peekable();
+        Self { sold_outs, live: 0, total: 0, last: None, complete: true, early: 0 }
+    }
+
+    fn pass(&mut self, event: &Happened) {
         // What rests on a place before this event, and on none that is on record, is not judged.
-        while sold_outs.next_if(|(place, _)| *place < event.place).is_some() {}
+        while self.sold_outs.next_if(|(place, _)| *place < event.place).is_some() {}
         let begins = event.place.trailing_zeros() >= 32;
-        complete = begins || complete && last.is_none_or(|last| event.place == last + 1);
-        last = Some(event.place);
+        self.complete = begins || self.complete && self.last.is_none_or(|last| event.place == last + 1);
+        self.last = Some(event.place);
         match event.kind {
-            kind::RESERVED => live += 1,
-            kind::EXPIRED | kind::CANCELLED => live -= 1,
-            kind::ADMIN_RESET | kind::ADMIN_DELETED => live = 0,
+            kind::RESERVED => self.live += 1,
+            kind::EXPIRED | kind::CANCELLED => self.live -= 1,
+            kind::ADMIN_RESET | kind::ADMIN_DELETED => self.live = 0,
             _ => {}
         }
-        total = event.total.unwrap_or(total);
-        if let Some((_, count)) = sold_outs.next_if(|(place, _)| *place == event.place)
-            && complete
-            && live < total
+        self.total = event.total.unwrap_or(self.total);
+        if let Some((_, count)) = self.sold_outs.next_if(|(place, _)| *place == event.place)
+            && self.complete
+            && self.live < self.total
         {
-            early += count;
+            self.early += count;
         }
     }
-    early
 }
 
 #[cfg(test)]
@@ -600,6 +623,15 @@ mod tests {
 
     fn event(place: u64, kind: i16, total: Option<i64>) -> Happened {
         Happened { place, kind, total }
+    }
+
+    fn walk(
+        events: impl IntoIterator<Item = Happened>,
+        sold_outs: impl IntoIterator<Item = (u64, u64)>,
+    ) -> u64 {
+        let mut walk = Walk::new(sold_outs.into_iter().collect());
+        events.into_iter().for_each(|event| walk.pass(&event));
+        walk.early
     }
 
     const FIRST: u64 = 1 << 32;
@@ -618,12 +650,12 @@ mod tests {
     fn after_a_place_that_is_lost_judging_begins_again_with_the_recovery() {
         let mut lossy = history();
         lossy.remove(1);
-        assert_eq!(walk(lossy.into_iter(), [(2 * FIRST, 3)].into_iter()), 3);
+        assert_eq!(walk(lossy, [(2 * FIRST, 3)]), 3);
     }
 
     #[test]
     fn a_sold_out_is_judged_at_the_place_that_it_rests_on() {
-        let judged = |place| walk(history().into_iter(), [(place, 3)].into_iter());
+        let judged = |place| walk(history(), [(place, 3)]);
         assert_eq!(judged(FIRST), 3);
         assert_eq!(judged(FIRST + 1), 3);
         assert_eq!(judged(FIRST + 2), 0);
@@ -633,11 +665,11 @@ mod tests {
 
     #[test]
     fn what_rests_on_a_place_that_nobody_recorded_is_not_judged() {
-        let lost = walk(history().into_iter(), [(FIRST + 9, 1)].into_iter());
+        let lost = walk(history(), [(FIRST + 9, 1)]);
         assert_eq!(lost, 0, "lost with its generation");
         let mut under_way = history();
         under_way.remove(1);
-        let gap = walk(under_way.into_iter(), [(FIRST + 2, 1)].into_iter());
+        let gap = walk(under_way, [(FIRST + 2, 1)]);
         assert_eq!(gap, 0, "a reservation before it is on its way");
     }
 }

@@ -61,6 +61,13 @@ impl Folder {
         Ok(Self { path: path.to_owned(), lock })
     }
 
+    /// The address that another process serves which works on the folder at `path`, if one does.
+    #[must_use]
+    pub fn served(path: &Path) -> Option<String> {
+        let lock = File::open(path.join(LOCK_NAME)).ok()?;
+        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| served(&lock)).flatten()
+    }
+
     /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -104,7 +111,9 @@ mod tests {
         first.announce("http://127.0.0.1:3000").unwrap();
         let Err(OpenError::Occupied(occupied)) = Folder::open(dir.path()) else { panic!("it was let in") };
         assert_eq!(occupied.address.as_deref(), Some("http://127.0.0.1:3000"));
+        assert_eq!(Folder::served(dir.path()).as_deref(), Some("http://127.0.0.1:3000"));
         drop(first);
+        assert_eq!(Folder::served(dir.path()), None, "it is served no more");
         Folder::open(dir.path()).unwrap();
     }
 }

@@ -76,6 +76,18 @@ pub enum OpenError {
         /// The newest version that this program knows.
         known: i64,
     },
+    /// The file is of an older program.
+    #[error(
+        "the ledger {path} has schema version {found}, and this program reads version {known}: `flashsale migrate` brings it there, and so does a start"
+    )]
+    TooOld {
+        /// The ledger's file.
+        path: String,
+        /// Its version.
+        found: i64,
+        /// The version that this program reads.
+        known: i64,
+    },
     /// The file is a database, but not a ledger.
     #[error("{path} is a database of another program: use another data folder")]
     Foreign {
@@ -101,9 +113,13 @@ pub struct Found {
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sales, confirmed, reserved } = self;
+        let s = |count: u64| if count == 1 { "" } else { "s" };
         write!(
             f,
-            "{sales} sales, {confirmed} confirmed orders, {reserved} reservations still to be confirmed"
+            "{sales} sale{}, {confirmed} confirmed order{}, {reserved} reservation{} still to be confirmed",
+            s(*sales as u64),
+            s(*confirmed),
+            s(*reserved)
         )
     }
 }
@@ -208,7 +224,9 @@ impl Drop for Embedded {
 /// Opens the ledger of a data folder for reading only, beside a server that may be running on it.
 ///
 /// # Errors
-/// When there is no ledger, or SQLite cannot open it.
+/// When there is no ledger, it is none or one of another version, or SQLite cannot open it.
 pub fn read_only(data_dir: &Path) -> Result<Arc<dyn OrderStore>, OpenError> {
-    Ok(Arc::new(store::Records::new(Arc::new(Readers::open(&data_dir.join(FILE_NAME))?))))
+    let path = data_dir.join(FILE_NAME);
+    ledger::check_version(&path)?;
+    Ok(Arc::new(store::Records::new(Arc::new(Readers::open(&path)?))))
 }

@@ -18,7 +18,7 @@ use flashsale_core::{
 use rusqlite::{Connection, Row};
 use tokio::{sync::Mutex, task};
 
-use crate::ledger::{Readers, open_for_writing, parsed, unreadable};
+use crate::ledger::{Readers, leave_log_alone, open_for_writing, parsed, unreadable};
 
 const INSERT: &str = "INSERT INTO operator_log (at, event, address) VALUES (?1, ?2, ?3)";
 const NEWEST: &str =
@@ -60,6 +60,8 @@ impl OperatorLog for Operators {
 
 fn write(path: &Path, entry: &OperatorEntry) -> rusqlite::Result<()> {
     let connection = open_for_writing(path)?;
+    // The last one to close the file copies the log into it, which is the ledger's to do, or not to do.
+    leave_log_alone(&connection);
     let row = (entry.at.to_string(), entry.event.as_str(), entry.address.to_string());
     connection.execute(INSERT, row).map(drop)
 }

@@ -5,6 +5,8 @@ const board = document.querySelector("[data-board]");
 const path = board.dataset.board;
 const spot = (name) => document.querySelector(`[data-live=${name}]`);
 const numbers = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+// What stands at an axis has room for five letters.
+const scale = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const show = (value) => (value === null || value === undefined ? "–" : numbers.format(value));
 const clock = (ms) => new Date(ms).toISOString().slice(11, 19);
 
@@ -53,7 +55,8 @@ function trace(value, x, y) {
   return samples.map((sample) => {
     const at = value(sample);
     if (at === null || at === undefined) { open = false; return ""; }
-    const point = `${open ? "L" : "M"}${x(sample[0]).toFixed(1)} ${y(at).toFixed(1)}`;
+    // "h0" makes a point of a value that stands alone.
+    const point = `${open ? "L" : "M"}${x(sample[0]).toFixed(1)} ${y(at).toFixed(1)}${open ? "" : "h0"}`;
     open = true;
     return point;
   }).join("");
@@ -69,7 +72,7 @@ function draw(chart) {
   const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true", focusable: "false" });
   for (const value of [0, top / 2, top]) {
     svg.append(make("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }));
-    if (value !== top / 2) svg.append(make("text", { x: WIDTH - RIGHT + 5, y: y(value) + 3.5 }, numbers.format(value)));
+    if (value !== top / 2) svg.append(make("text", { x: WIDTH - RIGHT + 5, y: y(value) + 3.5 }, scale.format(value)));
   }
   svg.append(make("text", { x: LEFT, y: HEIGHT - 3 }, clock(start)));
   svg.append(make("text", { x: WIDTH - RIGHT, y: HEIGHT - 3, "text-anchor": "end" }, clock(end)));
@@ -205,6 +208,12 @@ stream.addEventListener("live", ({ data }) => {
   samples.push(...latest.samples);
   samples.splice(0, Math.max(0, samples.length - SAMPLES_MAX));
   render();
+});
+// Whatever else is shown: while nothing can be sold, that comes first.
+stream.addEventListener("trouble", ({ data }) => {
+  const trouble = JSON.parse(data);
+  put(spot("why"), trouble ?? "");
+  spot("trouble").hidden = trouble === null;
 });
 stream.addEventListener("decisions", ({ data }) => {
   decisions.unshift(...JSON.parse(data));

@@ -56,7 +56,10 @@ function enter(sale, state) {
   sale.dataset.state = state;
   for (const part of all("[data-show]", sale)) part.hidden = !part.dataset.show.split(" ").includes(state);
   const buy = one("[data-action=buy]", sale);
-  if (buy) buy.disabled = state !== "live" && state !== "few-left";
+  if (!buy) return;
+  buy.disabled = state !== "live" && state !== "few-left";
+  // Enter in the field presses the first button that submits, and nothing at all where that one is disabled.
+  buy.type = buy.disabled ? "button" : "submit";
 }
 
 // The one live region: changes of state and coarse milestones, no ticks.

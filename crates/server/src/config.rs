@@ -266,6 +266,17 @@ pub(crate) fn theme(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| anyhow!("the theme {shown} is not UTF-8 text"))
 }
 
+/// Whether the origins of cross-origin sharing agree with each other.
+///
+/// # Errors
+/// When `*` does not stand alone.
+pub(crate) fn check_cors_origins(origins: &[HeaderValue]) -> Result<()> {
+    if origins.len() > 1 && origins.iter().any(|origin| origin == "*") {
+        bail!("cors-origins: * is all origins, so it must stand alone");
+    }
+    Ok(())
+}
+
 /// The commented file that `--config` takes.
 pub(crate) const EXAMPLE: &str = include_str!("../flashsale.toml");
 

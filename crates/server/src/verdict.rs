@@ -4,7 +4,7 @@ use flashsale_core::ports::Figures;
 use serde::Serialize;
 
 /// A promise, checked.
-#[derive(Serialize)]
+#[derive(Serialize, Clone)]
 pub(crate) struct Check {
     /// Its number.
     pub(crate) promise: &'static str,
@@ -36,7 +36,7 @@ pub(crate) fn checks(figures: &Figures) -> Vec<Check> {
         check(
             "P2",
             "no user holds two",
-            format!("{} users", figures.users_with_two),
+            counted(figures.users_with_two, "user"),
             figures.users_with_two == 0,
         ),
         check(
@@ -55,8 +55,10 @@ pub(crate) fn checks(figures: &Figures) -> Vec<Check> {
             "P6",
             "every place of the sequence is on record",
             format!(
-                "{} records, {} missing, {} unexpected",
-                figures.records, figures.records_missing, figures.records_unexpected
+                "{}, {} missing, {} unexpected",
+                counted(figures.records, "record"),
+                figures.records_missing,
+                figures.records_unexpected
             ),
             figures.records_missing + figures.records_unexpected == 0,
         ),
@@ -97,6 +99,11 @@ pub(crate) fn checks(figures: &Figures) -> Vec<Check> {
             figures.orders_of_other_epochs == 0,
         ),
     ]
+}
+
+/// So many of something, in words: `1 record`, `2 records`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

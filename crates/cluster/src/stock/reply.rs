@@ -34,7 +34,12 @@ pub(crate) enum Trouble {
 
 impl From<RedisError> for Trouble {
     fn from(error: RedisError) -> Self {
-        Self::Away(error.to_string())
+        let why = error.to_string();
+        // Somebody has written over a key of ours.
+        if error.code() == Some("WRONGTYPE") || why.contains("WRONGTYPE") {
+            return Self::Forgotten("a key holds something else");
+        }
+        Self::Away(why)
     }
 }
 

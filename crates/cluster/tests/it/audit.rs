@@ -1,6 +1,9 @@
 //! The audit trail while PostgreSQL is away: nothing is dropped, nothing waits for it, and it catches up.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use flashsale_core::{
     Error,
@@ -47,8 +50,10 @@ async fn rows_wait_in_a_file_while_postgresql_is_away_and_survive_a_crash_there(
 
 /// The files in which rows wait.
 fn files(bench: &Bench) -> Vec<PathBuf> {
-    let entries = fs::read_dir(bench.site.dir.path()).expect("the folder");
-    let paths = entries.map(|entry| entry.expect("a file").path());
+    let list =
+        |folder: &Path| fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("a file").path());
+    let folders = list(bench.site.dir.path()).filter(|path| path.is_dir());
+    let paths = folders.flat_map(|folder| list(&folder).collect::<Vec<_>>());
     paths.filter(|path| path.extension().is_some_and(|kind| kind == "spool")).collect()
 }
 

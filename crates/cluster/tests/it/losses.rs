@@ -16,14 +16,23 @@ use sqlx::{Connection, PgConnection};
 use crate::support::{Bench, id, user, wait};
 
 async fn a_key_is_lost(key: &str) {
+    a_key_is_damaged(key, &[redis::cmd("DEL")]).await;
+}
+
+/// The key is what comes after each of the commands.
+async fn a_key_is_damaged(key: &str, commands: &[redis::Cmd]) {
     let bench = Bench::start().await;
     let sale = bench.open("lost", 3).await;
     let first = bench.reserve(&sale, 1).await;
     let second = bench.reserve(&sale, 2).await;
     assert!(bench.inventory().release(&first, Ending::Cancelled).await.expect("an answer"), "it is released");
     let mut redis = bench.redis().await;
-    let lost = redis::cmd("DEL").arg(format!("{}:sale:{sale}:{key}", bench.site.name)).to_owned();
-    assert_eq!(lost.query_async::<u32>(&mut redis).await.expect("Redis answers"), 1, "there was such a key");
+    let name = format!("{}:sale:{sale}:{key}", bench.site.name);
+    let there: u32 = redis::cmd("EXISTS").arg(&name).query_async(&mut redis).await.expect("Redis answers");
+    assert_eq!(there, 1, "there is such a key");
+    for command in commands {
+        command.clone().arg(&name).exec_async(&mut redis).await.expect("Redis answers");
+    }
 
     let told = bench.inventory().attempt(&sale, user(3)).await;
     assert!(matches!(told, Err(Error::Unavailable { .. })), "without {key}: {told:?}");
@@ -67,6 +76,17 @@ async fn without_its_purchasers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_units_that_came_back() {
     a_key_is_lost("returned").await;
+}
+
+/// Redis answers, and says that it cannot do that: as long as nobody looked why, that was "away" for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_something_else_in_the_place_of_a_key() {
+    for key in ["meta", "stock", "users", "orders", "returned"] {
+        // A stream, which none of these is.
+        let mut other = redis::cmd("EVAL");
+        other.arg("redis.call('DEL', KEYS[1]) redis.call('XADD', KEYS[1], '*', 'junk', '1')").arg(1);
+        a_key_is_damaged(key, &[other]).await;
+    }
 }
 
 /// Somebody closed the gate and died. It opens again also for those who ask only now and then.

@@ -108,7 +108,7 @@ async fn what_is_no_message_goes_to_the_dead_letters_with_its_reason_and_holds_n
     let sale = bench.open("poison", 5).await;
     for (nonsense, reason) in [
         (&b"not json"[..], "it is no message"),
-        (br#"{"version":9}"#, "it is no message"),
+        (br#"{"version":9}"#, "it has version 9"),
         (b"\xff\xfe", "it is no message"),
     ] {
         deliver(&bench, nonsense).await;

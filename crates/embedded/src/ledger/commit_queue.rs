@@ -38,6 +38,8 @@ struct State {
     urgent: bool,
     writer: WriterIs,
     closed: bool,
+    /// Another process holds the ledger, and has for long.
+    held: bool,
     /// Why nothing can be recorded any more.
     failed: Option<String>,
     commits: u64,
@@ -162,9 +164,33 @@ impl CommitQueue {
                 if let Some(reason) = &state.failed {
                     return Err(failure(reason));
                 }
+                if state.held {
+                    return Err(held());
+                }
             }
             commit.await;
         }
+    }
+
+    /// Another process holds the ledger, so that `group` and all that waits are not written for now. Whoever waits for the
+    /// outcome of an attempt is told to ask again, and nothing more is taken until [`CommitQueue::go_on`]. Entries stay:
+    /// what they record is decided. Who changes a sale goes on waiting, since that is done and cannot be taken back.
+    pub(crate) fn hold_up(&self, group: &mut [Entry]) {
+        let mut state = self.state.lock();
+        state.held = true;
+        let replies: Vec<_> =
+            group.iter_mut().chain(&mut state.entries).filter_map(Entry::take_attempts_reply).collect();
+        drop(state);
+        self.room.notify_waiters();
+        self.commit.notify_waiters();
+        for reply in replies {
+            let _ = reply.send(Err(held()));
+        }
+    }
+
+    /// The ledger can be written again.
+    pub(crate) fn go_on(&self) {
+        self.state.lock().held = false;
     }
 
     /// A group of `entries` is durable, and memory says so.
@@ -235,7 +261,17 @@ fn check(state: &State) -> Result<()> {
     match &state.failed {
         Some(reason) => Err(failure(reason)),
         None if state.closed => Err(Error::unavailable("the server is shutting down")),
+        None if state.held => Err(held()),
         None => Ok(()),
+    }
+}
+
+/// What everybody is told while another process holds the ledger.
+fn held() -> Error {
+    Error::Unavailable {
+        reason: "another process holds the ledger, so nothing can be recorded right now; please ask again"
+            .to_owned(),
+        retry_after: PATIENCE,
     }
 }
 
@@ -251,5 +287,72 @@ impl Room<'_> {
         self.state.appended += 1;
         self.state.entries.push(entry);
         self.state.wake(self.work);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use flashsale_core::{
+        clock::Timestamp,
+        ids::{Epoch, Place},
+        inventory::Inventory,
+        sale::{NewSale, Window},
+    };
+    use tokio::sync::oneshot::{self, error::TryRecvError};
+
+    use super::*;
+    use crate::{
+        ledger::record::{Outcome, Record},
+        sales::SaleCell,
+    };
+
+    /// An entry that somebody waits for, and where he does.
+    fn awaited(record: Record) -> (Entry, oneshot::Receiver<Result<()>>) {
+        let at = Timestamp::from_millis;
+        let window = Window::new(at(0), at(1)).unwrap();
+        let sale = NewSale::new("sale_1".parse().unwrap(), "Sale".to_owned(), 1, window).unwrap();
+        let cell = Arc::new(SaleCell::new(1, Inventory::new(sale.open(Epoch(1)), Place(1))));
+        let (reply, commit) = oneshot::channel();
+        (Entry { cell, place: Place(2), epoch: Epoch(1), at: at(0), record, reply: Some(reply) }, commit)
+    }
+
+    fn attempt() -> (Entry, oneshot::Receiver<Result<()>>) {
+        awaited(Record::Attempt("user".parse().unwrap(), Outcome::SoldOut))
+    }
+
+    fn push(queue: &CommitQueue, entry: Entry) {
+        let Ok(Entrance::Open(mut room)) = queue.enter() else { panic!("there is room") };
+        room.push(entry);
+    }
+
+    /// They waited for as long as another process held the ledger, and readiness said that all was well.
+    #[test]
+    fn while_the_ledger_is_held_attempts_are_told_to_come_again_and_nothing_is_lost() {
+        let queue = CommitQueue::new(4);
+        let ((taken, mut first), (waiting, mut second)) = (attempt(), attempt());
+        let (changing, mut changed) = awaited(Record::Reset);
+        push(&queue, waiting);
+        push(&queue, changing);
+        let mut group = vec![taken];
+
+        queue.hold_up(&mut group);
+        for commit in [&mut first, &mut second] {
+            let told = commit.try_recv().expect("an answer").unwrap_err();
+            assert!(matches!(told, Error::Unavailable { retry_after: PATIENCE, .. }), "{told:?}");
+        }
+        assert_eq!(
+            changed.try_recv(),
+            Err(TryRecvError::Empty),
+            "a change cannot be taken back, so it waits"
+        );
+        assert!(queue.check().is_err(), "it is not ready");
+        assert!(queue.enter().is_err(), "and decides nothing");
+        assert_eq!((group.len(), queue.totals().waiting), (1, 2), "what is decided is to be recorded");
+
+        queue.go_on();
+        assert_eq!(queue.check(), Ok(()));
+        assert!(queue.take(&mut Vec::new()), "what waits is taken");
     }
 }

@@ -12,7 +12,7 @@ pub(super) fn is_failed_sync(error: &rusqlite::Error) -> bool {
 }
 
 /// Keeps SQLite from copying the log into the file when `connection` is closed. The next start reads all of the log.
-pub(super) fn leave_log_alone(connection: &Connection) {
+pub(crate) fn leave_log_alone(connection: &Connection) {
     let set = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     if let Err(error) = set {
         error!(%error, "SQLite may copy the log of the ledger when it is closed");

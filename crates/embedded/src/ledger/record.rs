@@ -30,6 +30,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Whoever waits for the outcome of the attempt that it records, and no longer does.
+    pub(crate) fn take_attempts_reply(&mut self) -> Option<Reply> {
+        matches!(self.record, Record::Attempt(..)).then(|| self.reply.take()).flatten()
+    }
+
     /// The reservation that it records, where it is one.
     pub(crate) fn reservation(&self) -> Option<Reservation> {
         let Record::Attempt(user_id, Outcome::Reserved { order_id, unit }) = &self.record else {

@@ -1,6 +1,7 @@
 //! The form of the ledger's file, and how connections to it are set up.
 
 use std::{
+    cmp::Ordering,
     fs::OpenOptions,
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     path::Path,
@@ -123,6 +124,26 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
     transaction.pragma_update(None, "user_version", known).map_err(sqlite)?;
     transaction.commit().map_err(sqlite)
+}
+
+/// Looks whether the file is a ledger of the present form, which alone is what reads it without writing.
+///
+/// # Errors
+/// When it is none, or of another version, or cannot be read.
+pub(crate) fn check_version(path: &Path) -> Result<(), OpenError> {
+    let file = || path.display().to_string();
+    let sqlite = |source| OpenError::Sqlite { path: file(), source };
+    let connection = open_for_reading(path).map_err(sqlite)?;
+    if !is_ours(&connection).map_err(sqlite)? {
+        return Err(OpenError::Foreign { path: file() });
+    }
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
+    let known = i64::try_from(MIGRATIONS.len()).expect("there are few migrations");
+    match found.cmp(&known) {
+        Ordering::Equal => Ok(()),
+        Ordering::Less => Err(OpenError::TooOld { path: file(), found, known }),
+        Ordering::Greater => Err(OpenError::TooNew { path: file(), found, known }),
+    }
 }
 
 /// Whether the file is a ledger, or nothing yet.

@@ -103,7 +103,7 @@ impl Writer {
     /// written any more.
     pub(crate) fn write(&mut self) -> bool {
         let mut group = std::mem::take(&mut self.group);
-        match self.commit(&group) {
+        match self.commit(&mut group) {
             Ok(()) => self.settle(&mut group),
             Err(error) => {
                 stop(&self.queue, &self.outbox, group, &error.to_string());
@@ -119,8 +119,8 @@ impl Writer {
     }
 
     /// Writes a group in one transaction.
-    fn commit(&self, group: &[Entry]) -> rusqlite::Result<()> {
-        self.begin()?;
+    fn commit(&self, group: &mut [Entry]) -> rusqlite::Result<()> {
+        self.begin(group)?;
         let written = Transcript::new(&self.connection)?.write(group);
         let end = if written.is_ok() { "COMMIT" } else { "ROLLBACK" };
         let ended = self.connection.prepare_cached(end).and_then(|mut statement| statement.execute([]));
@@ -130,8 +130,9 @@ impl Writer {
     }
 
     /// Begins a transaction. While somebody else holds the file (an operator with `sqlite3`, say), nothing is
-    /// written and nothing is lost, so it waits: the commit queue fills, and deciders are told to come again.
-    fn begin(&self) -> rusqlite::Result<()> {
+    /// written and nothing is lost, so it waits; attempts that wait for `group` or behind it are told to come again.
+    fn begin(&self, group: &mut [Entry]) -> rusqlite::Result<()> {
+        let mut is_held = false;
         loop {
             let begun = self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]);
             match begun {
@@ -140,8 +141,15 @@ impl Writer {
                         return Err(error);
                     }
                     warn!("another process holds the ledger; nothing can be recorded until it lets go");
+                    self.queue.hold_up(group);
+                    is_held = true;
                 }
-                other => return other.map(drop),
+                other => {
+                    if is_held {
+                        self.queue.go_on();
+                    }
+                    return other.map(drop);
+                }
             }
         }
     }

@@ -101,6 +101,8 @@ pub(crate) struct Board {
 
 #[derive(Default)]
 struct State {
+    /// Why purchases could not be made a beat ago, if they could not; only while somebody watches.
+    trouble: Option<String>,
     /// The last pulse of each replica.
     pulses: HashMap<String, Pulse>,
     histories: HashMap<SaleId, History>,
@@ -128,6 +130,11 @@ impl Board {
     /// Wakes with each sample, and when the server stops.
     pub(crate) fn beats(&self) -> watch::Receiver<u64> {
         self.beat.subscribe()
+    }
+
+    /// Why purchases cannot be made, if they cannot.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.state.lock().trouble.clone()
     }
 
     /// Takes no more samples; whoever watches is woken.
@@ -183,6 +190,10 @@ impl Board {
             let took = std::mem::replace(&mut last, Instant::now()).elapsed();
             let news = self.state.lock().take(pulses, &replica);
             self.sample(news, took).await;
+            if self.beat.receiver_count() > 0 {
+                let trouble = self.vitals.ready().await.err().map(|error| error.to_string());
+                self.state.lock().trouble = trouble;
+            }
             self.beat.send_modify(|beat| *beat += 1);
         }
     }

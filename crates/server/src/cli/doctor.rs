@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    config::{Common, Http, Profile, Serve},
-    http::listener,
+    config::{self, Common, Http, Profile, Serve},
+    http::{Embed, listener},
     wire,
 };
 
@@ -51,6 +51,7 @@ pub(super) async fn run(common: &Common, Doctor { serve }: Doctor) -> Result<Exi
         ("address", address(&serve.http)),
         ("admin token", admin_token(&common.data_dir, &serve.http)),
     ]);
+    findings.extend(pages(&serve.http));
     let mut healthy = true;
     for (what, finding) in findings {
         let (sign, text) = match finding {
@@ -135,6 +136,20 @@ fn address(serve: &Http) -> Finding {
         }
         Err(error) => Finding::Note(format!("{listen}: {error} (a server may be running there)")),
     }
+}
+
+/// What the pages need, where it was given or is wrong.
+fn pages(serve: &Http) -> impl Iterator<Item = (&'static str, Finding)> + use<> {
+    let theme = serve.theme.as_deref().map(|path| match config::theme(path) {
+        Ok(theme) => Finding::Good(format!("{}, {} bytes", path.display(), theme.len())),
+        Err(error) => Finding::Bad(super::in_a_line(&error)),
+    });
+    let frames = Embed::new(&serve.embed_origins).err().map(|error| Finding::Bad(error.to_owned()));
+    let sharing = config::check_cors_origins(&serve.cors_origins).err();
+    let sharing = sharing.map(|error| Finding::Bad(error.to_string()));
+    [("theme", theme), ("frames", frames), ("cross-origin sharing", sharing)]
+        .into_iter()
+        .filter_map(|(what, finding)| Some((what, finding?)))
 }
 
 fn admin_token(data_dir: &Path, serve: &Http) -> Finding {

@@ -134,7 +134,7 @@ async fn act(Cli { common, action }: Cli, settings: Vec<Setting>) -> Result<Exit
         Action::Worker(worker) => serve::worker(&common, worker).await,
         Action::Migrate(stand) => migrate::run(&common, stand).await,
         Action::Seed(at) => seed::run(&common, at).await,
-        Action::Stress(stress) => stress::run(stress).await,
+        Action::Stress(stress) => stress::run(&common, stress).await,
         Action::Verify(verify) => verify::run(&common, verify).await,
         Action::Sales(sales) => sales::run(&common, sales).await,
         Action::Reset(reset) => reset::run(&common, reset).await,

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result};
 use clap::Args;
 use tracing::{info, warn};
 
@@ -91,10 +91,7 @@ fn goodbye() -> Result<ExitCode> {
 }
 
 fn start(http: &Http) -> Result<impl Future<Output = ()> + use<>> {
-    ensure!(
-        http.cors_origins.len() < 2 || http.cors_origins.iter().all(|origin| origin != "*"),
-        "cors-origins: * is all origins, so it must stand alone"
-    );
+    config::check_cors_origins(&http.cors_origins)?;
     let stop = shutdown::requested().context("cannot listen for signals")?;
     raise_open_files();
     Ok(stop)

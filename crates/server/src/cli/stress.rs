@@ -5,20 +5,23 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::Args;
 use flashsale_core::ids::SaleId;
+use flashsale_embedded::Folder;
 use flashsale_loadtest::{Load, Options};
 use rand::Rng;
 
-use crate::config;
+use crate::config::{self, Common};
 
+/// Where a server is that nothing says anything of.
+const URL: &str = "http://127.0.0.1:3000";
 /// What `--rate` is when neither it nor `--connections` is given.
 const RATE: f64 = 2_000.0;
 
 /// How much load, and where.
 #[derive(Args, Debug)]
 pub(crate) struct Stress {
-    /// The server
-    #[arg(long, env = "FLASHSALE_URL", value_name = "URL", default_value = "http://127.0.0.1:3000")]
-    url: String,
+    /// The server; by default the one that works on the data folder, or else http://127.0.0.1:3000
+    #[arg(long, env = "FLASHSALE_URL", value_name = "URL")]
+    url: Option<String>,
     /// The sale's id
     #[arg(long, value_name = "ID", default_value = "sale_1")]
     sale: SaleId,
@@ -54,9 +57,10 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) async fn run(stress: Stress) -> Result<ExitCode> {
+pub(super) async fn run(common: &Common, mut stress: Stress) -> Result<ExitCode> {
     let json = stress.json;
-    let report = flashsale_loadtest::run(stress.into_options()).await?;
+    let url = stress.url.take().or_else(|| Folder::served(&common.data_dir));
+    let report = flashsale_loadtest::run(stress.into_options(url.unwrap_or_else(|| URL.to_owned()))).await?;
     if json {
         super::say(serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -66,9 +70,9 @@ pub(super) async fn run(stress: Stress) -> Result<ExitCode> {
 }
 
 impl Stress {
-    fn into_options(self) -> Options {
+    fn into_options(self, url: String) -> Options {
         let prefix = self.user_prefix.unwrap_or_else(|| format!("stress-{:08x}", rand::rng().next_u32()));
-        let mut options = Options::new(self.url, self.sale.to_string(), prefix);
+        let mut options = Options::new(url, self.sale.to_string(), prefix);
         options.load = match (self.rate, self.connections) {
             (None, Some(connections)) => Load::ClosedLoop { connections, duration: self.duration },
             (rate, most) => {

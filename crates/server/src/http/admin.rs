@@ -42,6 +42,7 @@ pub(crate) struct CreateSale {
     #[schema(example = "Limited sneakers", min_length = 1, max_length = 200)]
     name: String,
     /// Units in all, 1 to 10,000,000.
+    #[serde(deserialize_with = "stock")]
     #[schema(example = 100, minimum = 1, maximum = 10_000_000)]
     total_stock: u32,
     /// When it opens, RFC 3339.
@@ -78,18 +79,24 @@ impl CreateSale {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ChangeSale {
     /// A new name, of 1 to 200 characters.
-    #[schema(min_length = 1, max_length = 200)]
+    #[serde(default, deserialize_with = "named")]
+    #[schema(nullable = false, min_length = 1, max_length = 200)]
     name: Option<String>,
     /// A new total stock, 1 to 10,000,000, and not below a unit that somebody holds.
-    #[schema(minimum = 1, maximum = 10_000_000)]
+    #[serde(default, deserialize_with = "named_stock")]
+    #[schema(nullable = false, minimum = 1, maximum = 10_000_000)]
     total_stock: Option<u32>,
     /// A new start, RFC 3339.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, deserialize_with = "named")]
+    #[schema(value_type = Option<String>, nullable = false, format = DateTime)]
     starts_at: Option<Timestamp>,
     /// A new end, RFC 3339; later than the start.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, deserialize_with = "named")]
+    #[schema(value_type = Option<String>, nullable = false, format = DateTime)]
     ends_at: Option<Timestamp>,
     /// Stop it for now, or let it go on.
+    #[serde(default, deserialize_with = "named")]
+    #[schema(nullable = false)]
     paused: Option<bool>,
     /// A new description; `null` takes it away.
     #[serde(default, deserialize_with = "named")]
@@ -149,7 +156,20 @@ impl PartialSchema for Amount {
 
 impl ToSchema for Amount {}
 
-/// A value that is named, be it `null`; without it, the default says that it is not.
+/// A number of units, or the same complaint about what is none as about one that is out of bounds.
+fn stock<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let stock = serde_json::Value::deserialize(deserializer)?;
+    stock.as_u64().and_then(|stock| u32::try_from(stock).ok()).ok_or_else(|| {
+        let most = flashsale_core::sale::TOTAL_STOCK_MAX;
+        D::Error::custom(format_args!("must be a whole number from 1 to {most}"))
+    })
+}
+
+fn named_stock<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    stock(deserializer).map(Some)
+}
+
+/// A value that is named, be it `null` where that is one; without it, the default says that it is not.
 fn named<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

@@ -46,13 +46,20 @@ impl Format {
     pub(super) fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
         let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Self::Ndjson) };
         let accept = accept.to_str().unwrap_or_default().to_ascii_lowercase();
-        let known = accept.split(',').find_map(|range| match range.split(';').next().map(str::trim) {
-            Some("text/csv" | "text/*") => Some(Self::Csv),
-            Some("application/x-ndjson" | "application/ndjson" | "application/*" | "*/*") => {
-                Some(Self::Ndjson)
+        let (mut known, mut weight) = (None, 0.0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let format = match parts.next() {
+                Some("text/csv" | "text/*") => Self::Csv,
+                Some("application/x-ndjson" | "application/ndjson" | "application/*" | "*/*") => Self::Ndjson,
+                _ => continue,
+            };
+            let q = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0);
+            // Of what is wanted as much, the first; what has no weight is not wanted.
+            if q > weight {
+                (known, weight) = (Some(format), q);
             }
-            _ => None,
-        });
+        }
         known.ok_or_else(|| {
             Problem::new(
                 StatusCode::NOT_ACCEPTABLE,

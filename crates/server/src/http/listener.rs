@@ -10,12 +10,15 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use axum::{Router, body::Body};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -45,6 +48,9 @@ pub struct Limits {
 const BACKLOG: u32 = 4_096;
 /// The longest header of a request, and so the buffer of a connection, in bytes.
 const HEADER_BYTES: usize = 32 * 1024;
+/// How long after the word to stop connections are still accepted, and served their next request, so that what is sent
+/// before anybody can know of it is answered. Each of these answers closes its connection.
+const GRACE: Duration = Duration::from_millis(100);
 /// The most connections over the bound that are told so at once; more are just closed.
 const TURNED_AWAY_MAX: usize = 256;
 
@@ -93,7 +99,12 @@ pub async fn serve(
     let permits = Arc::new(Semaphore::new(limits.connections));
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let (stop, stopped) = watch::channel(false);
-    let mut shutdown = pin!(shutdown);
+    let closing = Arc::new(AtomicBool::new(false));
+    let mut shutdown = pin!(async {
+        shutdown.await;
+        closing.store(true, Ordering::Release);
+        sleep(GRACE).await;
+    });
     loop {
         let (stream, peer) = tokio::select! {
             accepted = accept(&listener) => accepted,
@@ -101,7 +112,7 @@ pub async fn serve(
         };
         match permits.clone().try_acquire_owned() {
             Ok(permit) => {
-                let visit = Visit { site: site.clone(), peer: Peer(peer.ip()) };
+                let visit = Visit { site: site.clone(), peer: Peer(peer.ip()), closing: closing.clone() };
                 tokio::spawn(connection(stream, visit, limits, stopped.clone(), permit));
             }
             Err(_) => {
@@ -153,10 +164,12 @@ async fn connection(
     let mut stopping = pin!(stopped.wait_for(|stopped| *stopped));
     let mut told = false;
     let ended = poll_fn(|context| {
-        if !told && stopping.as_mut().poll(context).is_ready() {
-            told = true;
-            Pin::new(&mut connection).graceful_shutdown();
+        let polled = connection.poll_without_shutdown(context);
+        if polled.is_ready() || told || stopping.as_mut().poll(context).is_pending() {
+            return polled;
         }
+        told = true;
+        Pin::new(&mut connection).graceful_shutdown();
         connection.poll_without_shutdown(context)
     })
     .await;
@@ -188,6 +201,8 @@ pub struct Peer(pub IpAddr);
 struct Visit<S> {
     site: S,
     peer: Peer,
+    /// Whether the server stops, and so each answer is a connection's last.
+    closing: Arc<AtomicBool>,
 }
 
 impl<S: Answer> Service<Request<Incoming>> for Visit<S> {
@@ -197,6 +212,16 @@ impl<S: Answer> Service<Request<Incoming>> for Visit<S> {
 
     fn call(&self, mut request: Request<Incoming>) -> Answering {
         request.extensions_mut().insert(self.peer);
-        self.site.answer(request)
+        let answering = self.site.answer(request);
+        if self.closing.load(Ordering::Acquire) { last(answering) } else { answering }
     }
+}
+
+/// An answer after which its connection is closed.
+fn last(answering: Answering) -> Answering {
+    Box::pin(async {
+        let mut response = answering.await?;
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        Ok(response)
+    })
 }

@@ -143,7 +143,8 @@ fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
         .route("/sales/{sale_id}/orders", get(export::orders))
         .route("/sales/{sale_id}/audit", get(export::audit))
         .route_layer(middleware::from_fn_with_state(app.clone(), crate::admission::require_admin));
-    let router = Router::new()
+    // What is of one visitor or of one moment is nobody's to keep.
+    let of_the_moment = Router::new()
         .route("/api/v1/sales", get(sales::list))
         .route("/api/v1/sale/purchase", post(purchase::attempt))
         .route("/api/v1/sale/{sale_id}/status", get(sales::status))
@@ -156,6 +157,9 @@ fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::scrape))
+        .route_layer(middleware::map_response(not_to_be_kept));
+    let router = Router::new()
+        .merge(of_the_moment)
         .route("/openapi.json", get(openapi::document))
         .route("/docs", get(openapi::page))
         .route("/docs/{*file}", get(openapi::file))
@@ -170,6 +174,12 @@ fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
         .method_not_allowed_fallback(pages::wrong_method)
         .with_state(app);
     if cors_origins.is_empty() { router } else { router.layer(cors(cors_origins)) }
+}
+
+async fn not_to_be_kept(mut response: axum::response::Response) -> axum::response::Response {
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(no_store);
+    response
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {

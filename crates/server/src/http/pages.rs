@@ -183,6 +183,9 @@ pub(crate) async fn sale(
     query: Result<Query<Visitor>, QueryRejection>,
 ) -> Response {
     let shown = async {
+        if !uri.query().is_none_or(|query| is_text(query.as_bytes())) {
+            return Err(not_text());
+        }
         let Query(Visitor { user_id }) =
             query.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
         let status = app.sales.status(&path(sale)?).await?;
@@ -239,11 +242,24 @@ pub(crate) async fn buy(State(app): State<App>, desk: Desk, sale: SalePath, requ
 async fn read_form(request: Request, within: Duration) -> Result<String, Problem> {
     let (parts, body) = request.into_parts();
     let body = body::read(Request::from_parts(parts.clone(), body), within).await?;
+    if !is_text(&body) {
+        return Err(not_text());
+    }
     let request = Request::from_parts(parts, body.into());
     let Form(visitor) = Form::<Visitor>::from_request(request, &())
         .await
         .map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     Ok(visitor.user_id.unwrap_or_default())
+}
+
+/// Whether a form is text in UTF-8. Read as most do, what is not would become the same character, whatever it was, and
+/// different users the same one.
+fn is_text(form: &[u8]) -> bool {
+    percent_encoding::percent_decode(form).decode_utf8().is_ok()
+}
+
+fn not_text() -> Problem {
+    Problem::bad_request("The user ID must be text in UTF-8")
 }
 
 /// `GET /assets/{name}`: a file that pages refer to.

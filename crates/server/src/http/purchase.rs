@@ -11,7 +11,7 @@ use axum::{
     extract::{self, Path, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
-use flashsale_core::{ids::OrderId, inventory::Decision};
+use flashsale_core::{ids::OrderId, inventory::Decision, order::OrderStatus};
 use http::{HeaderName, HeaderValue, Request, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -65,7 +65,7 @@ pub(crate) struct PurchaseReply {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "0198b7a0-5d5c-7c1e-8d6a-1f2e3d4c5b6a")]
     order_id: Option<OrderId>,
-    /// `RESERVED` where SUCCESS rests on Redis alone, since RabbitMQ is away; usually absent.
+    /// `RESERVED` where the order rests on Redis alone, since RabbitMQ is away; usually absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "RESERVED")]
     durability: Option<&'static str>,
@@ -143,7 +143,10 @@ async fn try_attempt<B: Piecewise>(
             Ok(reply(true, "SUCCESS", RESERVED, reservation.order_id, durability))
         }
         Decision::AlreadyPurchased(purchase) => {
-            Ok(reply(false, "ALREADY_PURCHASED", ALREADY_PURCHASED, purchase.order_id, None))
+            // Whoever has lost the first reply hears no more of it than this one.
+            let durability = (purchase.status != OrderStatus::Confirmed && app.vitals.is_provisional())
+                .then_some("RESERVED");
+            Ok(reply(false, "ALREADY_PURCHASED", ALREADY_PURCHASED, purchase.order_id, durability))
         }
         Decision::NotActive => {
             // Whoever bought in time and asks late still hears of the order.

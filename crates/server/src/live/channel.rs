@@ -105,6 +105,11 @@ impl Channel {
         self.0.lock().edge_has_come()
     }
 
+    /// Until the next look nothing is known of when the sale opens or closes.
+    pub(super) fn forget_edge(&self) {
+        self.0.lock().edge = None;
+    }
+
     pub(super) fn until_edge(&self) -> Option<Duration> {
         self.0.lock().edge.map(|edge| edge.saturating_duration_since(Instant::now()))
     }
@@ -244,6 +249,18 @@ mod tests {
         assert_eq!(heard(&mut hear), None);
         channel.tell(3 * PACE, PACE);
         assert!(heard(&mut hear).unwrap().contains("\"remainingStock\":98"));
+    }
+
+    /// Or a sale that cannot be looked at when it opens would be looked at without a pause.
+    #[test]
+    fn an_edge_at_which_nothing_could_be_seen_is_over() {
+        let channel = Channel::new(status(0));
+        channel.0.lock().edge = Some(Instant::now());
+        assert!(channel.edge_has_come());
+        channel.forget_edge();
+        assert!(!channel.edge_has_come() && channel.until_edge().is_none());
+        channel.look(status(1));
+        assert!(channel.until_edge().is_some(), "the next look knows it again");
     }
 
     #[test]

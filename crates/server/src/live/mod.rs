@@ -124,7 +124,10 @@ impl Hub {
 
     fn enter(&self) -> Result<OwnedSemaphorePermit> {
         self.room.clone().try_acquire_owned().map_err(|_| Error::Unavailable {
-            reason: format!("{} people watch already; ask for the status instead", self.viewers_max),
+            reason: format!(
+                "as many watch already as may ({}); ask for the status instead",
+                self.viewers_max
+            ),
             retry_after: FULL,
         })
     }
@@ -208,8 +211,9 @@ impl Hub {
                         channel.end();
                         self.watched.lock().channels.remove(sale);
                     }
-                    // Nothing is known right now; the silence tells viewers so.
-                    Err(_) => {}
+                    // Nothing is known right now; the silence tells viewers so. It is looked at again in its time, also
+                    // when it opens or closes right now.
+                    Err(_) => channel.forget_edge(),
                 }
             })
             .await;

@@ -70,6 +70,7 @@ pub(crate) struct Words {
     pub(super) note_reload: &'static str,
     pub(super) note_held: &'static str,
     note_sold_out: &'static str,
+    note_only_one_sold: &'static str,
     pub(super) note_paused: &'static str,
     pub(super) note_ended: &'static str,
     pub(super) note_gone: &'static str,
@@ -169,6 +170,7 @@ pub(crate) static ENGLISH: Words = Words {
     note_reload: "Without a script, load this page again then.",
     note_held: "All units are taken right now. Should one come back, this page shows it.",
     note_sold_out: "All {} units are taken.",
+    note_only_one_sold: "The only unit is taken.",
     note_paused: "The shop has paused this sale. Units that are purchased stay so.",
     note_ended: "This sale is over. Purchases stay on record.",
     note_gone: "The shop has taken this sale down.",
@@ -262,6 +264,7 @@ pub(crate) static GERMAN: Words = Words {
     note_reload: "Ohne Skript laden Sie diese Seite dann neu.",
     note_held: "Zurzeit sind alle Stücke vergeben. Wird eines frei, zeigt es diese Seite.",
     note_sold_out: "Alle {} Stücke sind vergeben.",
+    note_only_one_sold: "Das einzige Stück ist vergeben.",
     note_paused: "Der Shop hat diesen Verkauf angehalten. Was gekauft ist, bleibt gekauft.",
     note_ended: "Dieser Verkauf ist vorbei. Käufe bleiben verzeichnet.",
     note_gone: "Der Shop hat diesen Verkauf zurückgezogen.",
@@ -390,6 +393,9 @@ impl Words {
     }
 
     pub(super) fn note_sold_out(&self, total: u32) -> String {
+        if total == 1 {
+            return self.note_only_one_sold.to_owned();
+        }
         filled(self.note_sold_out, &self.number(total))
     }
 

@@ -587,3 +587,18 @@ fn what_cannot_be_shown_is_refused_and_nothing_is_changed() {
     }
     assert_eq!(server.state(), before);
 }
+
+#[test]
+fn null_takes_away_only_what_a_sale_can_be_without() {
+    let server = shop();
+    let before = server.status("sneakers");
+    for field in ["name", "totalStock", "startsAt", "endsAt", "paused"] {
+        let refused = server.admin("PATCH", &format!("{SALES}/sneakers"), &json!({ (field): null }));
+        assert!(refused.problem(400).contains(field), "{refused:?}");
+    }
+    for stock in [json!(-1), json!(1.5), json!("5"), json!(1e30)] {
+        let refused = server.admin("PATCH", &format!("{SALES}/sneakers"), &json!({ "totalStock": stock }));
+        assert!(refused.problem(400).contains("must be a whole number from 1 to 10000000"), "{refused:?}");
+    }
+    assert_eq!(server.status("sneakers")["totalStock"], before["totalStock"]);
+}

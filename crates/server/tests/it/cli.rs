@@ -218,8 +218,12 @@ fn the_example_file_is_accepted_as_it_is_and_with_every_key_in_force() {
         let is_key = !["config", "help", "version"].contains(&flag.0.as_str());
         assert_eq!(in_force.lines().any(|line| line.starts_with(&key)), is_key, "{key} in {in_force}");
     }
-    let report = told_by(&in_force, &["doctor", "--data-dir", data_dir]).good();
-    names(&report, &["127.0.0.1:3000", "admin token: it is given"]);
+    // The example's theme is where its reader has it.
+    let theme = dir.path().join("shop.css");
+    fs::write(&theme, "").expect("it is written");
+    let theme = theme.to_str().expect("a plain path");
+    let report = told_by(&in_force, &["doctor", "--data-dir", data_dir, "--theme", theme]).good();
+    names(&report, &["127.0.0.1:3000", "admin token: it is given", "✓ theme"]);
 }
 
 #[test]
@@ -693,6 +697,44 @@ fn doctor_finds_a_healthy_server_healthy_and_an_unreadable_ledger_not() {
     let file = dir.path().join("flashsale.db");
     names(&tell_at(&file, &["doctor"]).out, &["✗ data folder", "not a folder"]);
     names(&tell_at(&file, &["seed"]).bad(1), &["cannot make the data folder"]);
+}
+
+/// What serves refuses, its doctor has to find, and nothing is said of records that cannot be read.
+#[test]
+fn doctor_and_verify_refuse_a_ledger_of_another_version() {
+    let (_, dir) = Server::demo().terminate();
+    let ledger = rusqlite::Connection::open(dir.path().join("flashsale.db")).expect("a ledger");
+    let known: i64 = ledger.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
+    for (version, advice) in [(known + 1, "use the newer program"), (known - 1, "flashsale migrate")] {
+        ledger.pragma_update(None, "user_version", version).expect("it is written");
+        let report = tell_at(dir.path(), &["doctor"]);
+        assert_eq!(report.code, Some(1), "{report:#?}");
+        names(&report.out, &["✗ ledger", &format!("schema version {version}"), advice]);
+        let refused = tell_at(dir.path(), &["verify"]).bad(1);
+        names(&refused, &[&format!("schema version {version}"), advice]);
+    }
+}
+
+#[test]
+fn doctor_finds_what_the_pages_lack() {
+    let dir = folder();
+    let missing = tell_at(dir.path(), &["doctor", "--theme", "/no/such/theme.css"]);
+    assert_eq!(missing.code, Some(1), "{missing:#?}");
+    names(&missing.out, &["✗ theme", "/no/such/theme.css"]);
+    let frames = tell_at(dir.path(), &["doctor", "--embed-origins", "none,https://shop.example"]);
+    assert_eq!(frames.code, Some(1), "{frames:#?}");
+    names(&frames.out, &["✗ frames", "must stand alone"]);
+    let sharing = tell_at(dir.path(), &["doctor", "--cors-origins", "*,https://shop.example"]);
+    assert_eq!(sharing.code, Some(1), "{sharing:#?}");
+    names(&sharing.out, &["✗ cross-origin sharing", "must stand alone"]);
+}
+
+#[test]
+fn stress_finds_the_server_of_a_data_folder() {
+    let server = Server::demo();
+    let report = tell_at(server.data_dir(), &["stress", "--rate", "50", "--duration", "1s", "--json"]).json();
+    assert_eq!(report["outcomes"]["success"], 50, "{report:#}");
+    assert_eq!(server.status("sale_1")["totalSold"], 50);
 }
 
 #[test]

@@ -11,7 +11,10 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::server::{Reply, Server, TOKEN, flashsale};
+use crate::{
+    board,
+    server::{Reply, Server, TOKEN, flashsale},
+};
 
 pub(crate) const PAST: &str = "2020-01-01T00:00:00.000Z";
 pub(crate) const FUTURE: &str = "2099-01-01T00:00:00.000Z";
@@ -189,7 +192,7 @@ fn routes() -> Vec<(String, Vec<&'static str>)> {
         let handlers = handlers.lines().next().expect("the handlers on the line of the path");
         let methods = [("get(", "GET"), ("post(", "POST")];
         let methods = methods.into_iter().filter(|(word, _)| handlers.contains(word)).map(|(_, name)| name);
-        (path.replace("{sale_id}", "sale_1"), methods.collect())
+        (path.replace("{sale_id}", "sale_1").replace("{*elsewhere}", "elsewhere"), methods.collect())
     };
     source.split(".route(\"").skip(1).map(route).collect()
 }
@@ -702,13 +705,19 @@ fn a_sale_is_paused_resumed_restocked_and_ended() {
     // The same form, sent twice.
     let page = operator.submit(&at("restock"), &[("units", "25"), ("total", "100")]);
     assert_says(&page, &["data-flash=\"failed\"", "Nothing was added: the stock has become 125 meanwhile."]);
-    for (units, said) in
-        [("", "how many"), ("0", "how many"), ("-5", "how many"), ("9999999", "must be a whole number")]
-    {
+    for (units, said) in [
+        ("", "how many"),
+        ("0", "how many"),
+        ("-5", "how many"),
+        ("1,5", "how many"),
+        ("9999999", "must be a whole number"),
+    ] {
         let page = operator.submit(&at("restock"), &[("units", units), ("total", "125")]);
         assert_says(&page, &["data-flash=\"failed\"", said]);
     }
     assert_eq!(server.status("sale_1")["totalStock"], 125);
+    let page = operator.submit(&at("restock"), &[("units", "1"), ("total", "125")]);
+    assert_says(&page, &["1 unit added to sale sale_1: it has 126 in all."]);
 
     assert_says(&operator.submit(&at("end"), &[]), &["Sale sale_1 has ended.", "data-mark=\"ended\""]);
     assert_eq!(server.status("sale_1")["status"], "ENDED");
@@ -1049,6 +1058,38 @@ fn the_integrity_of_a_sale_is_checked_and_said_plainly() {
         ],
     );
     assert_eq!(check().json()["holds"], false);
+}
+
+#[test]
+fn while_nothing_can_be_sold_every_page_says_so() {
+    let server = Server::demo();
+    let operator = Operator::of(&server);
+    let pages = ["/console", "/console/sales/sale_1", "/console/sales/sale_1/orders", "/console/new-sale"];
+    for path in pages {
+        assert_says(&operator.get(path), &["data-live=\"trouble\" hidden"]);
+    }
+    let mut events = board::watch(&server, "sale_1");
+    board::until(&mut events, "trouble", "that all is well", Value::is_null);
+
+    let broken =
+        "CREATE TRIGGER broken BEFORE INSERT ON live_orders BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    ledger(&server).execute_batch(broken).expect("a trigger");
+    assert_eq!(server.buy("sale_1", "user").status, 503);
+    let why = "selling has stopped, because the ledger cannot record it: broken";
+    for path in pages {
+        let page = operator.get(path);
+        assert_says(&page, &["Purchases cannot be made.", why]);
+        assert!(!page.text.contains("data-live=\"trouble\" hidden"), "{path}");
+    }
+    board::until(&mut events, "trouble", "what is wrong", |trouble| trouble == why);
+}
+
+#[test]
+fn what_is_not_in_the_console_is_said_within_it() {
+    let server = Server::demo();
+    let page = Operator::of(&server).get("/console/elsewhere");
+    assert_page(&page, 404);
+    assert_says(&page, &["There is nothing at /console/elsewhere", "href=\"/console/new-sale\""]);
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn who_asks_for_what_is_not_there_or_too_much_is_told_so() {
     let _second = Events::open(&server, "/api/v1/events");
     for path in [of("sale_1"), "/api/v1/events".to_owned()] {
         let full = server.get(&path);
-        assert!(full.problem(503).contains("2 people watch already"));
+        assert!(full.problem(503).contains("as many watch already as may (2)"));
         assert_eq!(full.header("retry-after"), "5");
     }
     // Whoever leaves makes room.

@@ -121,6 +121,8 @@ fn the_format_is_that_of_accept_and_ndjson_otherwise() {
             (Some("Text/CSV"), csv, "csv"),
             (Some("text/html, text/csv;q=0.9"), csv, "csv"),
             (Some("text/*"), csv, "csv"),
+            (Some("application/x-ndjson;q=0.5, text/csv;q=0.9"), csv, "csv"),
+            (Some("text/csv;q=0, */*;q=0.1"), ndjson, "ndjson"),
         ] {
             let reply = export(&server, "sale_1", what, accept);
             assert_eq!((reply.status, reply.header("content-type")), (200, content_type), "{accept:?}");
@@ -136,7 +138,14 @@ fn another_format_is_not_to_be_had() {
     let server = Server::demo();
     let before = server.state();
     for what in EXPORTS {
-        for accept in ["application/json", "text/html", "image/png, text/plain;q=0.5", "csv", "text/csvx"] {
+        for accept in [
+            "application/json",
+            "text/html",
+            "image/png, text/plain;q=0.5",
+            "csv",
+            "text/csvx",
+            "text/csv;q=0",
+        ] {
             let told = export(&server, "sale_1", what, Some(accept)).problem(406);
             assert!(told.contains("text/csv") && told.contains("application/x-ndjson"), "{told}");
         }

@@ -377,6 +377,31 @@ fn a_full_disk_stops_selling_loses_nothing_and_the_next_start_sells_on() {
     assert_promises_hold(dir.path());
 }
 
+/// Connections that seemed idle were closed, with the request of a purchase unread in them.
+#[test]
+fn what_was_sent_before_a_stop_is_answered() {
+    let server = Server::demo();
+    let mut lines: Vec<_> = (0..30).map(|_| server.connect()).collect();
+    let mut buffer = [0; 4_096];
+    for line in &mut lines {
+        line.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").expect("it is sent");
+        assert!(line.read(&mut buffer).expect("an answer") > 0);
+    }
+    for (number, line) in lines.iter_mut().enumerate() {
+        let body = format!("{{\"saleId\":\"sale_1\",\"userId\":\"user{number:02}\"}}");
+        let head = "POST /api/v1/sale/purchase HTTP/1.1\r\nhost: x\r\ncontent-type: application/json";
+        let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        line.write_all(request.as_bytes()).expect("it is sent");
+    }
+    server.signal("TERM");
+    for mut line in lines {
+        let mut answer = String::new();
+        line.read_to_string(&mut answer).expect("an answer, and the end");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"SUCCESS\""), "{answer:?}");
+    }
+    assert_promises_hold(assert_stops(server).path());
+}
+
 #[test]
 fn a_server_whose_ledger_has_failed_still_stops_when_asked() {
     // It waited for its order worker, and that one, for ever, for the ledger.

@@ -489,7 +489,7 @@ fn the_documentation_is_served_whole_and_without_the_internet() {
 /// The routes as `http/mod.rs` lists them: path, then methods.
 fn routes() -> BTreeMap<String, BTreeSet<&'static str>> {
     let source = include_str!("../../src/http/mod.rs");
-    let (admin, rest) = source.split_once("let router = Router::new()").expect("the list");
+    let (admin, rest) = source.split_once("let of_the_moment = Router::new()").expect("the list");
     let listed = |text: &str, prefix: &str| -> Vec<(String, BTreeSet<&'static str>)> {
         let route = |line: &str| {
             let (path, handlers) = line.split_once('"').expect("the end of a path");
@@ -809,4 +809,52 @@ fn the_status_of_what_is_no_sale_id_is_refused() {
     {
         server.get(&format!("/api/v1/sale/{wrong}/status")).problem(400);
     }
+}
+
+/// Read as most do, both were the same name, and the second user was told of the first one's order.
+#[test]
+fn a_form_that_is_no_text_in_utf_8_is_refused_and_buys_nothing() {
+    let server = Server::demo();
+    for user in ["caf%e8x", "caf%e9x"] {
+        let refused = submit(&server, "sale_1", &format!("userId={user}"));
+        assert_page(&refused, 400);
+        assert_contains(&refused, &["The user ID must be text in UTF-8"]);
+        assert_page(&server.request("GET", &format!("/sales/sale_1?userId={user}"), &[BROWSER], b""), 400);
+    }
+    assert_eq!(server.status("sale_1")["totalSold"], 0);
+    assert_page(&submit(&server, "sale_1", "userId=caf%C3%A9x"), 200);
+}
+
+#[test]
+fn what_is_of_one_visitor_or_of_the_moment_is_nobodys_to_keep() {
+    let server = Server::demo();
+    server.buy("sale_1", "user123");
+    for path in [
+        "/api/v1/sales",
+        "/api/v1/sale/sale_1/status",
+        "/api/v1/sale/sale_1/user/user123/purchase",
+        "/api/v1/sale/unknown/status",
+        "/health",
+        "/health/ready",
+        "/metrics",
+    ] {
+        assert_eq!(server.get(path).header("cache-control"), "no-store", "{path}");
+    }
+    let shown = server.admin("GET", "/api/v1/admin/sales/sale_1", &Value::Null);
+    assert_eq!((shown.status, shown.header("cache-control")), (200, "no-store"));
+}
+
+/// A browser's Enter presses the first button that submits, and none at all where that one is disabled.
+#[test]
+fn enter_looks_up_where_nothing_can_be_bought() {
+    let server = Server::demo();
+    let buy = |sale: &str| {
+        let page = server.request("GET", &format!("/sales/{sale}"), &[BROWSER], b"").text;
+        let button = page.split("data-action=\"buy\"").nth(1).expect("the button");
+        button.split('>').next().expect("its attributes").to_owned()
+    };
+    let open = buy("sale_1");
+    assert!(open.contains("type=\"submit\"") && !open.contains("disabled"), "{open}");
+    let upcoming = buy("sale_2");
+    assert!(upcoming.contains("type=\"button\"") && upcoming.contains("disabled"), "{upcoming}");
 }

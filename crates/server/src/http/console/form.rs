@@ -184,13 +184,29 @@ fn next_window(now_ms: i64, long_ms: i64) -> (i64, i64) {
 }
 
 fn stock_of(form: &mut SaleForm) -> Option<u32> {
-    // People group digits: 10,000.
-    let digits = form.value("totalStock").trim().replace([',', ' ', '_'], "");
-    let stock = digits.parse().ok();
+    let stock = whole_number(form.value("totalStock"));
     if stock.is_none() {
         form.complain("totalStock", "Must be a whole number from 1 to 10,000,000.".to_owned());
     }
     stock
+}
+
+/// A whole number as people write it: 10000, and in groups of three 10,000, 10.000, 10 000 or 10_000. What could be
+/// meant otherwise (1,5) is none.
+pub(super) fn whole_number(text: &str) -> Option<u32> {
+    let text = text.trim();
+    let Some(between) = text.chars().find(|letter| !letter.is_ascii_digit()) else {
+        return text.parse().ok();
+    };
+    let is_grouped = [',', '.', ' ', '_', '\'', '’', '\u{a0}', '\u{202f}'].contains(&between)
+        && text.split(between).enumerate().all(|(place, group)| match place {
+            0 => (1..=3).contains(&group.len()),
+            _ => group.len() == 3,
+        });
+    let digits = text.replace(between, "");
+    // A sign or a second kind of separator is no digit, and so no number.
+    let is_number = is_grouped && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some(digits)?.parse().ok()
 }
 
 fn moment_of(form: &mut SaleForm, name: &'static str) -> Option<Timestamp> {
@@ -219,4 +235,41 @@ pub(super) fn sentence(complaint: &str) -> String {
     let mut letters = complaint.chars();
     let first = letters.next().map(char::to_uppercase);
     first.into_iter().flatten().chain(letters).chain(['.']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_may_be_grouped_by_three_and_nothing_else_is_guessed() {
+        for (text, number) in [
+            ("0", 0),
+            (" 125 ", 125),
+            ("10000", 10_000),
+            ("10,000", 10_000),
+            ("1.000", 1_000),
+            ("10 000 000", 10_000_000),
+            ("10_000", 10_000),
+            ("1\u{202f}000", 1_000),
+        ] {
+            assert_eq!(whole_number(text), Some(number), "{text:?}");
+        }
+        for text in [
+            "",
+            "1,5",
+            "1,0,0",
+            "1,000.5",
+            "1,000.000",
+            ",100",
+            "1000,000",
+            "+5",
+            "-5",
+            "5e3",
+            "1,+00",
+            "99999999999",
+        ] {
+            assert_eq!(whole_number(text), None, "{text:?}");
+        }
+    }
 }

@@ -60,6 +60,7 @@ impl Integrity {
 /// Checks sales again and again while somebody watches them, one at a time, and never so often that the counting takes a
 /// notable part of the machine.
 pub(crate) struct Judge {
+    /// When the counting began, and what came of it.
     verdicts: Mutex<HashMap<SaleId, (Instant, Arc<Integrity>)>>,
     /// Whose turn it is to count.
     turn: Arc<Semaphore>,
@@ -75,15 +76,16 @@ impl Judge {
     /// The newest verdict on a sale. Where it has grown old, a new one is on its way.
     pub(crate) fn newest(&self, app: &App, sale: &SaleId) -> Option<Arc<Integrity>> {
         let newest = self.verdicts.lock().get(sale).cloned();
-        let is_old = newest.as_ref().is_none_or(|(when, verdict)| {
+        let is_old = newest.as_ref().is_none_or(|(began, verdict)| {
             let took = Duration::from_millis(verdict.took_ms.cast_unsigned());
-            when.elapsed() > AGAIN.max(took * REST)
+            began.elapsed() > took + AGAIN.max(took * REST)
         });
         if is_old && let Ok(turn) = self.turn.clone().try_acquire_owned() {
             let (app, sale) = (app.clone(), sale.clone());
             tokio::spawn(async move {
+                let began = Instant::now();
                 match Integrity::of(&app, &sale).await {
-                    Ok(verdict) => app.judge.keep(sale, Arc::new(verdict)),
+                    Ok(verdict) => app.judge.keep(sale, began, Arc::new(verdict)),
                     Err(error) => debug!(%sale, %error, "the promises cannot be checked right now"),
                 }
                 drop(turn);
@@ -92,10 +94,27 @@ impl Judge {
         newest.map(|(_, verdict)| verdict)
     }
 
-    fn keep(&self, sale: SaleId, verdict: Arc<Integrity>) {
+    /// A verdict that is newer than the question. Whoever asks while another is on its way waits, and shares it.
+    async fn now(&self, app: &App, sale: &SaleId) -> flashsale_core::Result<Arc<Integrity>> {
+        let asked = Instant::now();
+        let turn = self.turn.clone().acquire_owned().await;
+        let newest = self.verdicts.lock().get(sale).cloned();
+        if let Some((began, verdict)) = newest
+            && began >= asked
+        {
+            return Ok(verdict);
+        }
+        let began = Instant::now();
+        let verdict = Arc::new(Integrity::of(app, sale).await?);
+        self.keep(sale.clone(), began, verdict.clone());
+        drop(turn);
+        Ok(verdict)
+    }
+
+    fn keep(&self, sale: SaleId, began: Instant, verdict: Arc<Integrity>) {
         let mut verdicts = self.verdicts.lock();
         verdicts.retain(|_, (when, _)| when.elapsed() < KEPT);
-        verdicts.insert(sale, (Instant::now(), verdict));
+        verdicts.insert(sale, (began, verdict));
     }
 }
 
@@ -103,9 +122,10 @@ impl Judge {
 pub(super) async fn show(State(app): State<App>, desk: Desk, sale: SalePath) -> Response {
     let shown = async {
         let status = app.sales.status(&path(sale)?).await?;
-        let integrity = Integrity::of(&app, &status.sale.id).await?;
-        let Integrity { checked_at, took_ms, checks, .. } = integrity;
-        let html = web::integrity(desk.frame(Here::Sales), view(&status), checks, checked_at, took_ms);
+        let integrity = app.judge.now(&app, &status.sale.id).await?;
+        let Integrity { checked_at, took_ms, checks, .. } = &*integrity;
+        let html =
+            web::integrity(desk.frame(Here::Sales), view(&status), checks.clone(), *checked_at, *took_ms);
         Ok::<_, Problem>(desk.page(StatusCode::OK, html))
     };
     shown.await.unwrap_or_else(|problem| desk.problem(&problem))
@@ -114,7 +134,6 @@ pub(super) async fn show(State(app): State<App>, desk: Desk, sale: SalePath) -> 
 /// `POST /console/sales/{saleId}/integrity`: the same for the script.
 pub(super) async fn check(State(app): State<App>, sale: SalePath) -> Result<Response, Problem> {
     let sale: SaleId = path(sale)?.parse()?;
-    let integrity = Arc::new(Integrity::of(&app, &sale).await?);
-    app.judge.keep(sale, integrity.clone());
+    let integrity = app.judge.now(&app, &sale).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(&*integrity)).into_response())
 }

@@ -46,6 +46,8 @@ struct Watcher {
     decided: i64,
     /// The moment of the last verdict that was sent, in Unix milliseconds.
     judged: i64,
+    /// The last word on whether purchases can be made, once there was one.
+    trouble: Option<Option<String>>,
     ready: VecDeque<Bytes>,
     over: bool,
     _permit: OwnedSemaphorePermit,
@@ -82,6 +84,7 @@ pub(super) async fn watch(State(app): State<App>, sale: SalePath) -> Result<Resp
         sampled: 0,
         decided: 0,
         judged: 0,
+        trouble: None,
         ready: VecDeque::new(),
         over: false,
         _permit: permit,
@@ -124,6 +127,7 @@ impl Watcher {
                 let view = self.app.board.view(status, self.sampled);
                 self.sampled = view.last_sample().unwrap_or(self.sampled);
                 self.say("live", &view);
+                self.tell_trouble();
             }
             Err(Error::UnknownSale(_)) => {
                 self.say("gone", &());
@@ -131,7 +135,7 @@ impl Watcher {
                 return;
             }
             // Nothing is known right now; the page keeps what it has.
-            Err(_) => return,
+            Err(_) => return self.tell_trouble(),
         }
         let find = FindEvents { limit: RECORDS, ..FindEvents::default() };
         if let Ok(found) = self.app.store.find_events(&self.sale, &find).await {
@@ -148,6 +152,15 @@ impl Watcher {
         {
             self.judged = verdict.checked_at;
             self.say("integrity", &*verdict);
+        }
+    }
+
+    /// Says whether purchases can be made, when that has changed since it was said.
+    fn tell_trouble(&mut self) {
+        let trouble = self.app.board.trouble();
+        if self.trouble.as_ref() != Some(&trouble) {
+            self.say("trouble", &trouble);
+            self.trouble = Some(trouble);
         }
     }
 

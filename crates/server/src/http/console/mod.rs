@@ -68,6 +68,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/console/sales/{sale_id}/live", get(live::watch))
         .route("/console/system", get(system::show))
         .route("/console/sign-out", post(sign_in::leave))
+        .route("/console/{*elsewhere}", get(nowhere))
         .route_layer(middleware::from_fn_with_state(app.clone(), admission::require_operator));
     let door = Router::new().route("/console/sign-in", get(sign_in::show).post(sign_in::enter));
     inside.merge(door)
@@ -78,10 +79,17 @@ async fn to_list() -> Response {
     see(PATH)
 }
 
+/// Any other path: a page from which the console goes on.
+async fn nowhere(desk: Desk, uri: http::Uri) -> Response {
+    desk.problem(&Problem::new(StatusCode::NOT_FOUND, format!("There is nothing at {}.", uri.path())))
+}
+
 /// An operator at work: whose session it is, and what the last page left to be said.
 pub(crate) struct Desk {
     session: Session,
     flash: Option<Flash>,
+    /// Why purchases cannot be made, if they cannot.
+    trouble: Option<String>,
     app: App,
     secure: bool,
 }
@@ -97,13 +105,15 @@ impl FromRequestParts<App> for Desk {
             let (kind, text) = form_urlencoded::parse(words.as_bytes()).next()?;
             Some(Flash { failed: kind == "failed", text: text.into_owned() })
         });
-        Ok(Self { session, flash, app: app.clone(), secure: is_secure(&parts.headers) })
+        let trouble = app.vitals.ready().await.err().map(|error| error.to_string());
+        Ok(Self { session, flash, trouble, app: app.clone(), secure: is_secure(&parts.headers) })
     }
 }
 
 impl Desk {
     fn frame(&self, here: Here) -> Frame {
-        Frame { csrf: self.app.door.sessions.csrf(&self.session), flash: self.flash.clone(), here }
+        let csrf = self.app.door.sessions.csrf(&self.session);
+        Frame { csrf, flash: self.flash.clone(), here, trouble: self.trouble.clone() }
     }
 
     /// A page; a message that it shows is used up.

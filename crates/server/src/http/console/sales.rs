@@ -135,7 +135,7 @@ pub(super) async fn restock(
     request: Request,
 ) -> Response {
     act(&app, &desk, sale, request, async |sale, fields| {
-        let (units, seen) = (number(fields.get("units")), number(fields.get("total")));
+        let (units, seen) = (form::whole_number(fields.get("units")), form::whole_number(fields.get("total")));
         let Some(units) = units.filter(|units| *units > 0) else {
             return Err(Error::Conflict("Say how many units to add, as a whole number.".to_owned()));
         };
@@ -148,7 +148,8 @@ pub(super) async fn restock(
         }
         let change = SaleChange { total_stock: Some(total.saturating_add(units)), ..SaleChange::default() };
         let total = app.sales.change(&sale, change).await?.sale.total_stock;
-        Ok(format!("{units} units added to sale {sale}: it has {total} in all."))
+        let units = if units == 1 { "1 unit".to_owned() } else { format!("{units} units") };
+        Ok(format!("{units} added to sale {sale}: it has {total} in all."))
     })
     .await
 }
@@ -275,10 +276,6 @@ fn refused(form: &mut SaleForm, error: Error) -> StatusCode {
         _ => form.error = Some(said(&error)),
     }
     Problem::from(error).status
-}
-
-fn number(text: &str) -> Option<u32> {
-    text.trim().replace([',', ' ', '_'], "").parse().ok()
 }
 
 fn console_sale(status: &SaleStatus) -> ConsoleSale {

@@ -86,7 +86,10 @@ async fn knock(app: &App, peer: Peer) -> Result<(), Problem> {
     if tell && let Err(unrecorded) = put_on_record(app, OperatorEvent::LockedOut, peer).await {
         warn!(reason = unrecorded.message, "a lock-out is not on record");
     }
-    let text = "There were too many tries to sign in. Sessions that are open go on; so does the API.";
+    let text = format!(
+        "There were too many tries to sign in; try again in {} s. Sessions that are open go on; so does the API.",
+        retry_after.as_millis().div_ceil(1_000)
+    );
     Err(Problem { retry_after: Some(retry_after), ..Problem::new(StatusCode::TOO_MANY_REQUESTS, text) })
 }
 

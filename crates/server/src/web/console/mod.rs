@@ -42,12 +42,14 @@ pub(crate) struct Frame {
     pub(crate) flash: Option<Flash>,
     /// Where in the console this is.
     pub(crate) here: Here,
+    /// Why purchases cannot be made, if they cannot.
+    pub(crate) trouble: Option<String>,
 }
 
 impl Frame {
     /// The frame of a page for somebody who is not signed in.
     pub(crate) fn outside() -> Self {
-        Self { csrf: String::new(), flash: None, here: Here::Elsewhere }
+        Self { csrf: String::new(), flash: None, here: Here::Elsewhere, trouble: None }
     }
 
     fn is_inside(&self) -> bool {
