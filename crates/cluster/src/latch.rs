@@ -186,13 +186,14 @@ mod tests {
     fn whatever_may_have_given_a_unit_back_keeps_it_from_being_made_and_from_staying() {
         let here = Instant::now();
         type Change = fn(&mut State);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 7] = [
             ("a release, or a change", |state| state.changed = place(1, 6)),
             ("a unit that is free", |state| state.available = 1),
             ("a reset", |state| state.sale.epoch = Epoch(2)),
             ("a recovery", |state| state.generation = 2),
             ("a closed gate", |state| state.closed = true),
             ("a pause", |state| state.sale.paused = true),
+            ("its end", |state| state.now = state.sale.window.ends_at()),
         ];
         for (what, change) in changes {
             let mut other = sold_out(5);

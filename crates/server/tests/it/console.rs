@@ -1078,7 +1078,7 @@ fn while_nothing_can_be_sold_every_page_says_so() {
     let why = "selling has stopped, because the ledger cannot record it: broken";
     for path in pages {
         let page = operator.get(path);
-        assert_says(&page, &["Purchases cannot be made.", why]);
+        assert_says(&page, &["Purchases cannot be made:", why]);
         assert!(!page.text.contains("data-live=\"trouble\" hidden"), "{path}");
     }
     board::until(&mut events, "trouble", "what is wrong", |trouble| trouble == why);
