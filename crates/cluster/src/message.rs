@@ -74,13 +74,17 @@ impl Message {
     /// # Errors
     /// Why it is none, in words for the dead letters.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let no_message = |error| format!("it is no message: {error}");
-        // Of another version there is no saying what else is in it.
-        let Versioned { version } = serde_json::from_slice(bytes).map_err(no_message)?;
-        if version != VERSION {
-            return Err(format!("it has version {version}, and this program knows {VERSION}"));
+        let other_version = |version| format!("it has version {version}, and this program knows {VERSION}");
+        let message: Self = serde_json::from_slice(bytes).map_err(|error| {
+            // Of another version there is no saying what else is in it.
+            match serde_json::from_slice(bytes) {
+                Ok(Versioned { version }) if version != VERSION => other_version(version),
+                _ => format!("it is no message: {error}"),
+            }
+        })?;
+        if message.version != VERSION {
+            return Err(other_version(message.version));
         }
-        let message: Self = serde_json::from_slice(bytes).map_err(no_message)?;
         match message.reservations.len() {
             1..=RESERVATIONS_MAX => Ok(message),
             other => Err(format!("it has {other} reservations, and a message has 1 to {RESERVATIONS_MAX}")),

@@ -29,7 +29,7 @@ pub(crate) use origin::is_ours;
 pub(crate) use session::{COOKIE, LIFE, Session, Sessions};
 pub(crate) use sign_in_limit::{SignInLimit, TooOften};
 
-use crate::http::{App, Problem, body, console};
+use crate::http::{App, NO_STORE, Problem, body, console};
 
 /// Where a script sends what a form sends as `csrf`.
 const CSRF_HEADER: HeaderName = HeaderName::from_static("x-csrf-token");
@@ -39,7 +39,11 @@ pub(crate) async fn require_admin(State(app): State<App>, request: Request, next
     let header = request.headers().get(header::AUTHORIZATION);
     let token = header.and_then(|value| bearer(value.as_bytes()));
     match token {
-        Some(token) if app.admin_token.admits(token) => next.run(request).await,
+        Some(token) if app.admin_token.admits(token) => {
+            let mut response = next.run(request).await;
+            response.headers_mut().entry(header::CACHE_CONTROL).or_insert(NO_STORE);
+            response
+        }
         Some(_) => Problem::new(StatusCode::UNAUTHORIZED, "The admin token is wrong").into_response(),
         None => Problem::new(
             StatusCode::UNAUTHORIZED,

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    App,
+    App, Momentary,
     problem::{Problem, ProblemBody},
 };
 use crate::vitals::Part;
@@ -49,7 +49,7 @@ pub(crate) struct Health {
         (status = 503, description = "Purchases cannot be made", body = Health),
     )
 )]
-pub(crate) async fn health(State(app): State<App>) -> (StatusCode, Json<Health>) {
+pub(crate) async fn health(State(app): State<App>) -> (StatusCode, Momentary<Health>) {
     let started = Instant::now();
     let services = app.vitals.parts().await;
     let sells = app.vitals.ready().await.is_ok();
@@ -67,7 +67,7 @@ pub(crate) async fn health(State(app): State<App>) -> (StatusCode, Json<Health>)
         profile: app.vitals.profile(),
         version: env!("CARGO_PKG_VERSION"),
     };
-    (if sells { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
+    (if sells { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Momentary(health))
 }
 
 /// The word of a probe.
@@ -85,8 +85,8 @@ pub(crate) struct Probe {
     tag = "operation",
     responses((status = 200, description = "It does", body = Probe))
 )]
-pub(crate) async fn live() -> Json<Probe> {
-    Json(Probe { status: "up" })
+pub(crate) async fn live() -> Momentary<Probe> {
+    Momentary(Probe { status: "up" })
 }
 
 /// Whether sales can be decided.
@@ -99,7 +99,7 @@ pub(crate) async fn live() -> Json<Probe> {
         (status = 503, description = "They cannot, and why", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Probe>, Problem> {
+pub(crate) async fn ready(State(app): State<App>) -> Result<Momentary<Probe>, Problem> {
     app.vitals.ready().await?;
-    Ok(Json(Probe { status: "up" }))
+    Ok(Momentary(Probe { status: "up" }))
 }

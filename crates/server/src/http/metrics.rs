@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use flashsale_core::{inventory::Decision, sale::SaleStatus};
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{
@@ -23,7 +23,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{App, problem::Problem};
+use super::{App, NO_STORE, problem::Problem};
 use crate::{live::Hub, vitals::Measure};
 
 /// How an attempt was answered.
@@ -134,7 +134,9 @@ pub(crate) async fn scrape(State(app): State<App>) -> Result<Response, Problem> 
     // One document has one end.
     let text = format!("{}{later}", text.trim_end_matches("# EOF\n"));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+    let headers =
+        [(header::CONTENT_TYPE, HeaderValue::from_static(content_type)), (header::CACHE_CONTROL, NO_STORE)];
+    Ok((headers, text).into_response())
 }
 
 fn register_viewers(registry: &mut Registry, hub: &Hub) {

@@ -30,6 +30,7 @@ use axum::{
     Router,
     extract::{Path, rejection::PathRejection},
     middleware,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use flashsale_core::{
@@ -39,6 +40,7 @@ use flashsale_core::{
 };
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
+use serde::Serialize;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use self::listener::{Answer, Answering};
@@ -143,8 +145,7 @@ fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
         .route("/sales/{sale_id}/orders", get(export::orders))
         .route("/sales/{sale_id}/audit", get(export::audit))
         .route_layer(middleware::from_fn_with_state(app.clone(), crate::admission::require_admin));
-    // What is of one visitor or of one moment is nobody's to keep.
-    let of_the_moment = Router::new()
+    let router = Router::new()
         .route("/api/v1/sales", get(sales::list))
         .route("/api/v1/sale/purchase", post(purchase::attempt))
         .route("/api/v1/sale/{sale_id}/status", get(sales::status))
@@ -157,9 +158,6 @@ fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::scrape))
-        .route_layer(middleware::map_response(not_to_be_kept));
-    let router = Router::new()
-        .merge(of_the_moment)
         .route("/openapi.json", get(openapi::document))
         .route("/docs", get(openapi::page))
         .route("/docs/{*file}", get(openapi::file))
@@ -176,10 +174,18 @@ fn router(app: App, cors_origins: &[HeaderValue]) -> Router {
     if cors_origins.is_empty() { router } else { router.layer(cors(cors_origins)) }
 }
 
-async fn not_to_be_kept(mut response: axum::response::Response) -> axum::response::Response {
-    let no_store = HeaderValue::from_static("no-store");
-    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(no_store);
-    response
+/// What nobody may keep a copy of: it is of one visitor, or of one moment.
+pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// A JSON reply of one visitor or of one moment.
+pub(crate) struct Momentary<T>(pub(crate) T);
+
+impl<T: Serialize> IntoResponse for Momentary<T> {
+    fn into_response(self) -> Response {
+        let mut response = axum::Json(self.0).into_response();
+        response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
+        response
+    }
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {

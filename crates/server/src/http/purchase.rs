@@ -6,7 +6,6 @@ use std::{
 };
 
 use axum::{
-    Json,
     body::{Body, Bytes},
     extract::{self, Path, State, rejection::PathRejection},
     response::{IntoResponse, Response},
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    App,
+    App, Momentary,
     body::{self, Piecewise},
     openapi::{SaleInPath, UserInPath},
     problem::{LookupProblems, Problem, PurchaseProblems},
@@ -188,10 +187,10 @@ fn json(body: Bytes) -> Response {
 pub(crate) async fn of_user(
     State(app): State<App>,
     path: Result<Path<(String, String)>, PathRejection>,
-) -> Result<Json<UserPurchase>, Problem> {
+) -> Result<Momentary<UserPurchase>, Problem> {
     let (sale, user) = super::path(path)?;
     let held = app.sales.purchase(&sale, &user).await?;
-    Ok(Json(match held {
+    Ok(Momentary(match held {
         Some(held) => UserPurchase {
             purchased: true,
             order_id: Some(held.order_id.to_string()),

@@ -1,9 +1,6 @@
 //! The state of sales: `GET /api/v1/sales` and `GET /api/v1/sale/{saleId}/status`.
 
-use axum::{
-    Json,
-    extract::{Path, State, rejection::PathRejection},
-};
+use axum::extract::{Path, State, rejection::PathRejection};
 use flashsale_core::{
     product::Price,
     sale::{Phase, SaleStatus},
@@ -13,7 +10,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{
-    App,
+    App, Momentary,
     openapi::SaleInPath,
     problem::{LookupProblems, Problem, ProblemBody},
 };
@@ -131,8 +128,8 @@ fn number(price: Price) -> Box<RawValue> {
         (status = 503, description = "A part that is needed is away; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn list(State(app): State<App>) -> Result<Json<Vec<SaleBody>>, Problem> {
-    Ok(Json(app.sales.statuses().await?.into_iter().map(SaleBody::from).collect()))
+pub(crate) async fn list(State(app): State<App>) -> Result<Momentary<Vec<SaleBody>>, Problem> {
+    Ok(Momentary(app.sales.statuses().await?.into_iter().map(SaleBody::from).collect()))
 }
 
 /// The state of one sale.
@@ -149,6 +146,6 @@ pub(crate) async fn list(State(app): State<App>) -> Result<Json<Vec<SaleBody>>, 
 pub(crate) async fn status(
     State(app): State<App>,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Json<SaleBody>, Problem> {
-    Ok(Json(app.sales.status(&super::path(path)?).await?.into()))
+) -> Result<Momentary<SaleBody>, Problem> {
+    Ok(Momentary(app.sales.status(&super::path(path)?).await?.into()))
 }

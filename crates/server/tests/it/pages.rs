@@ -489,7 +489,7 @@ fn the_documentation_is_served_whole_and_without_the_internet() {
 /// The routes as `http/mod.rs` lists them: path, then methods.
 fn routes() -> BTreeMap<String, BTreeSet<&'static str>> {
     let source = include_str!("../../src/http/mod.rs");
-    let (admin, rest) = source.split_once("let of_the_moment = Router::new()").expect("the list");
+    let (admin, rest) = source.split_once("let router = Router::new()").expect("the list");
     let listed = |text: &str, prefix: &str| -> Vec<(String, BTreeSet<&'static str>)> {
         let route = |line: &str| {
             let (path, handlers) = line.split_once('"').expect("the end of a path");
