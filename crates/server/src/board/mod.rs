@@ -101,8 +101,8 @@ pub(crate) struct Board {
 
 #[derive(Default)]
 struct State {
-    /// Why purchases could not be made a beat ago, if they could not; only while somebody watches.
-    trouble: Option<String>,
+    /// Whether purchases could be made a beat ago, or why not. Nobody looks while nobody watches.
+    can_sell: Option<Result<(), String>>,
     /// The last pulse of each replica.
     pulses: HashMap<String, Pulse>,
     histories: HashMap<SaleId, History>,
@@ -132,9 +132,9 @@ impl Board {
         self.beat.subscribe()
     }
 
-    /// Why purchases cannot be made, if they cannot.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.state.lock().trouble.clone()
+    /// Whether purchases can be made, or why not; `None` where nobody has looked yet.
+    pub(crate) fn can_sell(&self) -> Option<Result<(), String>> {
+        self.state.lock().can_sell.clone()
     }
 
     /// Takes no more samples; whoever watches is woken.
@@ -190,10 +190,11 @@ impl Board {
             let took = std::mem::replace(&mut last, Instant::now()).elapsed();
             let news = self.state.lock().take(pulses, &replica);
             self.sample(news, took).await;
-            if self.beat.receiver_count() > 0 {
-                let trouble = self.vitals.ready().await.err().map(|error| error.to_string());
-                self.state.lock().trouble = trouble;
-            }
+            let can_sell = match self.beat.receiver_count() {
+                0 => None,
+                _ => Some(self.vitals.ready().await.map_err(|error| error.to_string())),
+            };
+            self.state.lock().can_sell = can_sell;
             self.beat.send_modify(|beat| *beat += 1);
         }
     }

@@ -44,7 +44,15 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
 /// The bytes of a body that says that it is JSON.
 pub(crate) async fn json<B: Piecewise>(request: Request<B>, within: Duration) -> Result<Bytes, Problem> {
     let is_json = is_of_type(request.headers(), "application/json");
+    let is_encoded =
+        request.headers().get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
     let body = read(request, within).await?;
+    if is_encoded {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "The body must not be compressed or encoded otherwise (Content-Encoding)",
+        ));
+    }
     if !is_json {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

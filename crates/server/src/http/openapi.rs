@@ -117,6 +117,17 @@ static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// A file of the page as we serve it: the page itself with our title, and as wide as the screen that it is read on.
+fn ours(file: &str, bytes: Vec<u8>) -> Vec<u8> {
+    const TITLE: &str = "<title>Swagger UI</title>";
+    const OURS: &str = "<title>Flashsale API</title>\n    \
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">";
+    if file != "index.html" {
+        return bytes;
+    }
+    String::from_utf8_lossy(&bytes).replacen(TITLE, OURS, 1).into_bytes()
+}
+
 /// A file of the page.
 pub(crate) async fn file(file: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
     let file = path(file)?;
@@ -127,7 +138,7 @@ pub(crate) async fn file(file: Result<Path<String>, PathRejection>) -> Result<Re
                 (header::CONTENT_SECURITY_POLICY, POLICY.to_owned()),
                 (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
             ];
-            Ok((headers, bytes.into_owned()).into_response())
+            Ok((headers, ours(&file, bytes.into_owned())).into_response())
         }
         _ => Err(Problem::new(StatusCode::NOT_FOUND, format!("There is no page /docs/{file}"))),
     }

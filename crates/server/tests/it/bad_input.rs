@@ -511,6 +511,11 @@ fn a_body_of_another_type_is_refused() {
             assert!(told.contains("Content-Type: application/json"), "{told}");
         }
     }
+    for (method, path, good) in Shop::json_endpoints() {
+        let headers = [("authorization", token.as_str()), JSON, ("content-encoding", "gzip")];
+        let told = shop.refuses(method, path, &headers, good.to_string().as_bytes(), 415);
+        assert!(told.contains("Content-Encoding"), "{told}");
+    }
     // Parameters and case do not matter.
     let headers = [("content-type", "Application/JSON ; charset=utf-8")];
     let body = json!({ "saleId": "sale_1", "userId": "u" }).to_string();

@@ -454,6 +454,7 @@ fn the_documentation_is_served_whole_and_without_the_internet() {
     let index = server.get("/docs/index.html");
     assert_eq!(index.status, 200);
     assert!(index.header("content-type").starts_with("text/html"), "{index:?}");
+    assert_contains(&index, &["<title>Flashsale API</title>", "name=\"viewport\""]);
     let files: BTreeSet<_> = ["href=\"", "src=\""].iter().flat_map(|at| quoted(&index.text, at)).collect();
     assert!(files.len() >= 5, "{files:?}");
     let mut texts = vec![index.text.clone()];

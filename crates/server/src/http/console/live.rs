@@ -47,7 +47,7 @@ struct Watcher {
     /// The moment of the last verdict that was sent, in Unix milliseconds.
     judged: i64,
     /// The last word on whether purchases can be made, once there was one.
-    trouble: Option<Option<String>>,
+    can_sell: Option<Result<(), String>>,
     ready: VecDeque<Bytes>,
     over: bool,
     _permit: OwnedSemaphorePermit,
@@ -84,7 +84,7 @@ pub(super) async fn watch(State(app): State<App>, sale: SalePath) -> Result<Resp
         sampled: 0,
         decided: 0,
         judged: 0,
-        trouble: None,
+        can_sell: None,
         ready: VecDeque::new(),
         over: false,
         _permit: permit,
@@ -157,10 +157,10 @@ impl Watcher {
 
     /// Says whether purchases can be made, when that has changed since it was said.
     fn tell_trouble(&mut self) {
-        let trouble = self.app.board.trouble();
-        if self.trouble.as_ref() != Some(&trouble) {
-            self.say("trouble", &trouble);
-            self.trouble = Some(trouble);
+        let Some(can_sell) = self.app.board.can_sell() else { return };
+        if self.can_sell.as_ref() != Some(&can_sell) {
+            self.say("trouble", &can_sell.as_ref().err());
+            self.can_sell = Some(can_sell);
         }
     }
 
