@@ -26,8 +26,28 @@ mod record {
     /// An entry of the commit queue: a number, and whether somebody waits for it.
     pub(crate) struct Entry {
         pub(crate) number: u32,
-        pub(crate) reply: Option<()>,
+        pub(crate) reply: Option<Reply>,
     }
+
+    impl Entry {
+        /// All of them record attempts.
+        pub(crate) fn take_attempts_reply(&mut self) -> Option<Reply> {
+            self.reply.take()
+        }
+    }
+
+    /// Somebody who waits.
+    pub(crate) struct Reply;
+
+    impl Reply {
+        pub(crate) fn send(self, outcome: flashsale_core::Result<()>) -> flashsale_core::Result<()> {
+            outcome
+        }
+    }
+}
+
+mod message {
+    pub(crate) const RESERVATIONS_MAX: usize = 256;
 }
 
 mod audit {

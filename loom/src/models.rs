@@ -23,7 +23,7 @@ use crate::{
     commit_queue::{CAPACITY, CommitQueue, Entrance},
     gather::Gather,
     latch::Latch,
-    record::Entry,
+    record::{Entry, Reply},
     stock::State,
 };
 
@@ -34,13 +34,14 @@ const PATIENCE: Duration = Duration::from_secs(12);
 
 type Model = fn();
 
-pub(crate) const ALL: [(&str, Model); 9] = [
+pub(crate) const ALL: [(&str, Model); 10] = [
     ("commit queue: an awaited entry is taken, whenever the writer falls asleep", awaited_entries),
     ("commit queue: an urgent entry ends the linger of audit rows", urgent_after_audit),
     ("commit queue: audit rows alone are taken when their linger ends", audit_alone),
     ("commit queue: what was appended before the end is written", closing),
     ("commit queue: whoever waits for room gets in", room),
     ("commit queue: a flush ends after the commit, or with the failure", flushing),
+    ("commit queue: nobody waits for a ledger that is held", held_up),
     ("commit queue: a lookup waits for the commit that it rests on", lookup),
     ("micro-batches: every attempt is in one call, in the order of arrival", gathering),
     ("latch: one that was made of an old state does not outlive the next look", latching),
@@ -63,7 +64,7 @@ pub(crate) fn explore(name: &str, model: Model) -> u64 {
 }
 
 fn entry(number: u32, awaited: bool) -> Entry {
-    Entry { number, reply: awaited.then_some(()) }
+    Entry { number, reply: awaited.then_some(Reply) }
 }
 
 /// Appends an entry, as a decider does; whether it was let in.
@@ -194,6 +195,25 @@ fn flushing() {
         assert!(block_on(queue.flush()).is_err(), "nobody waits for what will not come");
     }
     writer.join().expect("it ends");
+}
+
+fn held_up() {
+    let queue = Arc::new(CommitQueue::new(CAPACITY));
+    assert!(append(&queue, entry(1, true)));
+    let writer = {
+        let queue = queue.clone();
+        thread::spawn(move || {
+            let mut group = Vec::new();
+            assert!(queue.take(&mut group), "it is not closed");
+            queue.hold_up(&mut group);
+            assert!(group.iter().all(|entry| entry.reply.is_none()), "they are told");
+        })
+    };
+    assert!(block_on(queue.flush()).is_err(), "it may take for ever");
+    writer.join().expect("it ends");
+    assert!(!append(&queue, entry(2, true)), "nothing is decided");
+    queue.go_on();
+    assert!(append(&queue, entry(2, true)));
 }
 
 fn lookup() {
