@@ -16,6 +16,8 @@ use super::channel::{encode, shown};
 const A_SALE: Duration = Duration::from_micros(500);
 /// The most sales in one piece of a stream.
 const PIECE: usize = 64;
+/// The most sales that are gone of which those are still told who have not heard it.
+const GONE_MAX: usize = 1_000;
 
 /// All sales, watched.
 pub(super) struct Overview {
@@ -28,11 +30,14 @@ struct Sales {
     known: HashMap<SaleId, (u64, SaleStatus)>,
     /// The newest event of each sale, by the version that it came with.
     events: BTreeMap<u64, Bytes>,
+    /// Which of them say that a sale is gone.
+    gone: BTreeMap<u64, SaleId>,
 }
 
 impl Overview {
     pub(super) fn of(statuses: Vec<SaleStatus>) -> Self {
-        let sales = Sales { version: 0, known: HashMap::new(), events: BTreeMap::new() };
+        let (known, events, gone) = Default::default();
+        let sales = Sales { version: 0, known, events, gone };
         let overview = Self { sales: Mutex::new(sales), tell: watch::Sender::new(0) };
         overview.tell(statuses);
         overview
@@ -87,16 +92,76 @@ impl Sales {
     /// Puts a sale's newest event, or that it is gone, in the place of its last one.
     fn put(&mut self, sale: SaleId, status: Option<SaleStatus>) {
         self.version += 1;
-        if let Some((before, _)) = self.known.remove(&sale) {
-            self.events.remove(&before);
+        match self.known.remove(&sale) {
+            Some((before, _)) => drop(self.events.remove(&before)),
+            None => self.forget_gone(|_, gone| *gone == sale),
         }
         let event = match status {
             Some(status) => {
                 self.known.insert(sale, (self.version, status.clone()));
                 encode(status)
             }
-            None => format!("event: gone\ndata: {{\"saleId\":\"{sale}\"}}\n\n").into(),
+            None => {
+                let event = format!("event: gone\ndata: {{\"saleId\":\"{sale}\"}}\n\n");
+                self.gone.insert(self.version, sale);
+                event.into()
+            }
         };
         self.events.insert(self.version, event);
+        if self.gone.len() > GONE_MAX {
+            let oldest = self.gone.first_key_value().map(|(version, _)| *version);
+            self.forget_gone(|version, _| Some(*version) == oldest);
+        }
+    }
+
+    /// Tells no more of sales that are gone.
+    fn forget_gone(&mut self, which: impl Fn(&u64, &SaleId) -> bool) {
+        for version in
+            self.gone.iter().filter(|(version, sale)| which(version, sale)).map(|(version, _)| *version)
+        {
+            self.events.remove(&version);
+        }
+        self.gone.retain(|version, sale| !which(version, sale));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flashsale_core::{
+        clock::Timestamp,
+        ids::Epoch,
+        sale::{NewSale, Window},
+    };
+
+    use super::*;
+
+    fn status(sale: &str) -> SaleStatus {
+        let at = Timestamp::from_millis;
+        let window = Window::new(at(0), at(1_000)).unwrap();
+        let sale = NewSale::new(sale.parse().unwrap(), "Sale".to_owned(), 1, window).unwrap();
+        SaleStatus { sale: sale.open(Epoch(1)), reserved: 0, confirmed: 0, now: at(1) }
+    }
+
+    fn told(overview: &Overview) -> Vec<String> {
+        let events = &overview.sales.lock().events;
+        events.values().map(|event| String::from_utf8(event.to_vec()).unwrap()).collect()
+    }
+
+    /// Each sale that was ever deleted while somebody watched was told to everybody who came later.
+    #[test]
+    fn of_sales_that_are_gone_no_more_is_kept_than_who_watches_may_have_missed() {
+        let overview = Overview::of(vec![status("stays")]);
+        overview.tell(vec![status("stays"), status("again")]);
+        overview.tell(vec![status("stays")]);
+        assert!(told(&overview)[1].starts_with("event: gone"), "{:?}", told(&overview));
+        overview.tell(vec![status("stays"), status("again")]);
+        assert!(told(&overview).iter().all(|event| event.starts_with("event: sale")), "it is there again");
+        for number in 0..GONE_MAX + 5 {
+            overview.tell(vec![status("stays"), status(&format!("sale-{number}"))]);
+            overview.tell(vec![status("stays")]);
+        }
+        let events = told(&overview);
+        assert_eq!(events.len(), 1 + GONE_MAX, "the one that stays, and the last ones that went");
+        assert!(events.last().unwrap().contains(&format!("sale-{}", GONE_MAX + 4)));
     }
 }
