@@ -34,12 +34,11 @@ pub(crate) enum Trouble {
 
 impl From<RedisError> for Trouble {
     fn from(error: RedisError) -> Self {
-        let why = error.to_string();
-        // Somebody has written over a key of ours.
-        if error.code() == Some("WRONGTYPE") || why.contains("WRONGTYPE") {
-            return Self::Forgotten("a key holds something else");
+        match error.code() {
+            // Somebody has written over a key of ours.
+            Some("WRONGTYPE") => Self::Forgotten("a key holds something else"),
+            _ => Self::Away(error.to_string()),
         }
-        Self::Away(why)
     }
 }
 

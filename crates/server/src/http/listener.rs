@@ -1,8 +1,8 @@
 //! Accepts connections and serves HTTP/1.1 on them, each within its bounds.
 //!
 //! A connection that sends no complete header in time is told 408 and closed; one that is over the bound of
-//! connections is told 503; one that does not read what it is sent is cut off. On shutdown, requests under way are
-//! answered and idle connections closed.
+//! connections is told 503; one that does not read what it is sent is cut off. On shutdown, what comes
+//! within a moment and what is under way is answered, and idle connections are closed.
 
 use std::{
     convert::Infallible,

@@ -94,7 +94,14 @@ impl Sales {
         self.version += 1;
         match self.known.remove(&sale) {
             Some((before, _)) => drop(self.events.remove(&before)),
-            None => self.forget_gone(|_, gone| *gone == sale),
+            // Perhaps it was there before.
+            None => self.gone.retain(|version, gone| {
+                let stays = *gone != sale;
+                if !stays {
+                    self.events.remove(version);
+                }
+                stays
+            }),
         }
         let event = match status {
             Some(status) => {
@@ -108,20 +115,11 @@ impl Sales {
             }
         };
         self.events.insert(self.version, event);
-        if self.gone.len() > GONE_MAX {
-            let oldest = self.gone.first_key_value().map(|(version, _)| *version);
-            self.forget_gone(|version, _| Some(*version) == oldest);
-        }
-    }
-
-    /// Tells no more of sales that are gone.
-    fn forget_gone(&mut self, which: impl Fn(&u64, &SaleId) -> bool) {
-        for version in
-            self.gone.iter().filter(|(version, sale)| which(version, sale)).map(|(version, _)| *version)
+        if self.gone.len() > GONE_MAX
+            && let Some((oldest, _)) = self.gone.pop_first()
         {
-            self.events.remove(&version);
+            self.events.remove(&oldest);
         }
-        self.gone.retain(|version, sale| !which(version, sale));
     }
 }
 

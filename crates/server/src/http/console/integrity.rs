@@ -97,7 +97,7 @@ impl Judge {
     /// A verdict that is newer than the question. Whoever asks while another is on its way waits, and shares it.
     async fn now(&self, app: &App, sale: &SaleId) -> flashsale_core::Result<Arc<Integrity>> {
         let asked = Instant::now();
-        let turn = self.turn.clone().acquire_owned().await;
+        let _turn = self.turn.acquire().await;
         let newest = self.verdicts.lock().get(sale).cloned();
         if let Some((began, verdict)) = newest
             && began >= asked
@@ -107,7 +107,6 @@ impl Judge {
         let began = Instant::now();
         let verdict = Arc::new(Integrity::of(app, sale).await?);
         self.keep(sale.clone(), began, verdict.clone());
-        drop(turn);
         Ok(verdict)
     }
 
