@@ -87,6 +87,9 @@ async fn with_something_else_in_the_place_of_a_key() {
         other.arg("redis.call('DEL', KEYS[1]) redis.call('XADD', KEYS[1], '*', 'junk', '1')").arg(1);
         a_key_is_damaged(key, &[other]).await;
     }
+    let mut text = redis::cmd("EVAL");
+    text.arg("redis.call('SET', KEYS[1], 'junk')").arg(1);
+    a_key_is_damaged("outbox", &[text]).await;
 }
 
 /// Somebody closed the gate and died. It opens again also for those who ask only now and then.
