@@ -55,11 +55,11 @@ local function read(keys, installation)
     meta[field] = (field == 'gate') and values[i] or tonumber(values[i])
   end
   if armed[mark(keys, installation)] ~= meta.generation then return nil, 'unarmed' end
+  -- Fails where it is no stream: a function that failed later would have taken units by then.
+  redis.call('XLEN', keys[OUTBOX])
   local stock = redis.call('GET', keys[STOCK])
   local users = redis.call('SCARD', keys[USERS])
   meta.returned = redis.call('ZCARD', keys[RETURNED])
-  -- Fails where it is no stream: a function that failed later would have taken units by then.
-  redis.call('XLEN', keys[OUTBOX])
   if not stock or tonumber(stock) + users ~= meta.total or redis.call('HLEN', keys[ORDERS]) ~= users
     or meta.next - 1 - meta.returned ~= users then
     return nil, 'inconsistent'
