@@ -43,6 +43,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const CAPACITY: usize = 262_144;
 /// Rows in one transaction.
 const BATCH: usize = 8_192;
+/// Rows in the smallest transaction, of what is in files.
+const LEAST_BATCH: usize = 64;
 /// How long a batch may take before PostgreSQL counts as away.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long PostgreSQL has to say that it is back.
@@ -224,10 +226,16 @@ impl Audit {
         let began = Instant::now();
         while began.elapsed() < DRAIN_TIME && !spool.files.is_empty() {
             let next;
-            (spool, next) = on_disk(spool, |spool| spool.next(BATCH)).await;
+            (spool, next) = on_disk(spool, |spool| spool.next(spool.batch)).await;
             match next {
-                Ok(Some((run, rows))) if self.write(run, &rows).await.is_ok() => spool.taken(),
-                Ok(_) => break,
+                Ok(Some((run, rows))) => match self.write(run, &rows).await {
+                    Ok(()) => spool.taken(),
+                    Err(_) => {
+                        spool.left();
+                        break;
+                    }
+                },
+                Ok(None) => break,
                 Err(problem) => {
                     error!(%problem, "audit rows cannot be read back");
                     break;
@@ -306,6 +314,8 @@ struct Spool {
     /// Files of our own run that were begun.
     begun: u32,
     files: Vec<Waiting>,
+    /// How many rows are tried next: as many as PostgreSQL takes in time, however slow it is.
+    batch: usize,
 }
 
 /// A file of a run, locked by us.
@@ -349,7 +359,7 @@ impl Spool {
     fn open(dir: &Path, own: Uuid, bound: u64) -> io::Result<Self> {
         make_for_owner(dir)?;
         let (segment, begun, files) = (SEGMENT.min(bound / 4), 0, Vec::new());
-        let mut spool = Self { dir: dir.to_owned(), bound, own, segment, begun, files };
+        let mut spool = Self { dir: dir.to_owned(), bound, own, segment, begun, files, batch: BATCH };
         let _alone = spool.alone()?;
         let paths: io::Result<Vec<PathBuf>> = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect();
         let mut paths = paths?;
@@ -406,6 +416,12 @@ impl Spool {
         if let Some(first) = self.files.first_mut() {
             first.done = first.read;
         }
+        self.batch = (self.batch * 2).min(BATCH);
+    }
+
+    /// What was read last was not taken.
+    fn left(&mut self) {
+        self.batch = (self.batch / 2).max(LEAST_BATCH);
     }
 
     fn append(&mut self, batch: &[Rejection]) -> io::Result<()> {
@@ -518,6 +534,21 @@ mod tests {
         }
         assert_eq!(read, rows(0..400));
         assert_eq!(files(dir.path()), 0);
+    }
+
+    #[test]
+    fn what_a_slow_database_did_not_take_is_tried_in_smaller_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), Uuid::now_v7(), 1 << 20).unwrap();
+        spool.append(&rows(0..400)).unwrap();
+        let next = |spool: &mut Spool| spool.next(spool.batch).unwrap().map_or(0, |(_, rows)| rows.len());
+        assert_eq!(next(&mut spool), 400);
+        for _ in 0..20 {
+            spool.left();
+        }
+        assert_eq!(next(&mut spool), LEAST_BATCH);
+        spool.taken();
+        assert_eq!(next(&mut spool), 2 * LEAST_BATCH, "and in larger ones as it takes them");
     }
 
     #[test]

@@ -33,6 +33,8 @@ use crate::options::Secret;
 
 /// How long a confirmation may take before the broker counts as away.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a connection may take.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(6);
 /// How long nothing is tried after that.
 const SULK: Duration = Duration::from_millis(500);
 /// How long other systems are told nothing after one of their queues did not answer.
@@ -125,14 +127,25 @@ impl Drop for Broker {
 impl Broker {
     /// Starts to connect, and goes on for ever.
     pub(crate) fn start(url: &Secret, namespace: &str, role: &'static str) -> Result<Self, String> {
-        let mut uri: AMQPUri = url.expose().parse().map_err(|error: String| error)?;
-        uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        uri.query.connection_timeout.get_or_insert(5_000);
+        let uri = address(url)?;
         let names = Names::new(namespace);
         let (sender, session) = watch::channel(None);
         let supervisor = tokio::spawn(supervise(uri, names.clone(), role, sender));
         let (sulking_until, hushed_until) = Default::default();
         Ok(Self { names, session, sulking_until, hushed_until, supervisor })
+    }
+
+    /// Whether there is a broker that lets us in; why not, where there is none.
+    pub(crate) async fn probe(url: &Secret) -> Result<(), String> {
+        let properties = ConnectionProperties::default().with_connection_name("flashsale doctor".into());
+        let attempt = async {
+            let connection = Connection::connect_uri(address(url)?, properties).await.map_err(in_words)?;
+            let channel = connection.create_channel().await.map_err(in_words)?;
+            close(channel).await;
+            let _ = timeout(PATIENCE, connection.close(200, "goodbye".into())).await;
+            Ok(())
+        };
+        timeout(CONNECTION_PATIENCE, attempt).await.unwrap_or_else(|_| Err("it does not answer".to_owned()))
     }
 
     /// Whether there is a connection, and it answered lately.
@@ -324,6 +337,19 @@ impl Broker {
     }
 }
 
+/// The address, with what it leaves open.
+fn address(url: &Secret) -> Result<AMQPUri, String> {
+    let mut uri: AMQPUri = url.expose().parse().map_err(|error: String| error)?;
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    uri.query.connection_timeout.get_or_insert(5_000);
+    Ok(uri)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is for `map_err`")]
+fn in_words(error: lapin::Error) -> String {
+    error.to_string()
+}
+
 pub(crate) async fn close(channel: Channel) {
     let _ = timeout(PATIENCE, channel.close(200, "done".into())).await;
 }
@@ -365,7 +391,7 @@ async fn supervise(
     let mut pause = FIRST_PAUSE;
     let mut told = false;
     loop {
-        match timeout(Duration::from_secs(6), connect(uri.clone(), &names, role)).await {
+        match timeout(CONNECTION_PATIENCE, connect(uri.clone(), &names, role)).await {
             Ok(Ok(found)) => {
                 info!(role, "connected to RabbitMQ");
                 (pause, told) = (FIRST_PAUSE, false);

@@ -14,22 +14,18 @@ use flashsale_core::{
 };
 use futures_util::StreamExt;
 use redis::{ErrorKind, ServerErrorKind};
-use sqlx::{
-    PgPool, SqlStr,
-    migrate::{Migration, MigrationType, Migrator},
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::PgPool;
 use thiserror::Error;
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use crate::{
     audit::Audit,
     broker::Broker,
+    database::{connect, installation, migrate},
     durability::Durability,
     inventory::{Cells, ClusterInventory, Counts, Replica, UnderWay},
     operators::Operators,
@@ -42,21 +38,15 @@ use crate::{
     store::{Store, database},
 };
 
-const MIGRATIONS: &[(&str, &str)] = &[
-    ("records", include_str!("../migrations/0001_records.sql")),
-    ("products and searches", include_str!("../migrations/0002_products_and_searches.sql")),
-    ("operator log", include_str!("../migrations/0003_operator_log.sql")),
-];
-/// How long a statement may take that nobody bounds otherwise.
-const STATEMENT_MS: u32 = 120_000;
-/// How long a transaction may do nothing: its process sleeps or hangs, and others wait for its locks.
-const IDLE_MS: u32 = 30_000;
 /// How often a Redis that reads its data is asked whether it has.
 const LOADING_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a connection may take.
+/// How long each part may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a service may take to answer whoever asks how it is: less than a probe waits.
 const ASK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A standby, or a database that somebody has set so.
+const READ_ONLY: &str = "PostgreSQL is read-only: purchases are safe in the outbox and the queue, and are stored when it takes them again";
 
 /// Why the profile cannot be opened.
 #[derive(Debug, Error)]
@@ -352,8 +342,10 @@ impl Cluster {
     /// How the services are.
     pub async fn parts(&self) -> Vec<PartState> {
         let database = async {
-            match timeout(ASK_PATIENCE, sqlx::query("SELECT 1").execute(&self.pool)).await {
-                Ok(Ok(_)) => ("database", true, "PostgreSQL keeps orders and audit trail".to_owned()),
+            let writes = sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'");
+            match timeout(ASK_PATIENCE, writes.fetch_one(&self.pool)).await {
+                Ok(Ok(true)) => ("database", true, "PostgreSQL keeps orders and audit trail".to_owned()),
+                Ok(Ok(false)) => ("database", false, READ_ONLY.to_owned()),
                 Ok(Err(error)) => ("database", false, flashsale_core::Error::to_string(&database(error))),
                 Err(_) => ("database", false, "PostgreSQL does not answer".to_owned()),
             }
@@ -445,17 +437,6 @@ impl Drop for Cluster {
     }
 }
 
-/// Brings the records to the form that this version needs.
-///
-/// # Errors
-/// A database that cannot be used, or is of a newer program.
-pub async fn prepare(url: &Secret) -> Result<(), OpenError> {
-    let pool = connect(url, 2).await?;
-    migrate(&pool, url).await?;
-    pool.close().await;
-    Ok(())
-}
-
 /// The records, with Redis beside them where it answers.
 ///
 /// # Errors
@@ -473,124 +454,12 @@ pub async fn records(options: &Options) -> Result<Arc<dyn OrderStore>, OpenError
     Ok(Arc::new(Store::new(pool, stock, None, None)))
 }
 
-/// What was found of a service.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
-    /// The service.
-    pub part: &'static str,
-    /// Whether it will do.
-    pub good: bool,
-    /// What there is to say.
-    pub says: String,
-}
-
-/// Looks at each service, and changes nothing but the forms of an empty database.
-pub async fn look(options: &Options) -> Vec<Finding> {
-    let found = |part, good, says: String| Finding { part, good, says };
-    let mut findings = Vec::new();
-    let pool = match connect(&options.database_url, 2).await {
-        Ok(pool) => {
-            let version: sqlx::Result<String> =
-                sqlx::query_scalar("SHOW server_version").fetch_one(&pool).await;
-            findings.push(match version {
-                Ok(version) => {
-                    found("database", true, format!("PostgreSQL {version} at {}", options.database_url))
-                }
-                Err(error) => found("database", false, error.to_string()),
-            });
-            Some(pool)
-        }
-        Err(error) => {
-            findings.push(found("database", false, error.to_string()));
-            None
-        }
-    };
-    findings.extend(look_at_redis(options, pool.as_ref()).await);
-    findings.push(match Broker::start(&options.amqp_url, &options.namespace, "doctor") {
-        Ok(broker) => match broker.channel().await {
-            Ok(_) => found("rabbitmq", true, format!("it answers at {}", options.amqp_url)),
-            Err(_) => found("rabbitmq", false, format!("nobody answers at {}", options.amqp_url)),
-        },
-        Err(reason) => found("rabbitmq", false, reason),
-    });
-    findings
-}
-
-async fn look_at_redis(options: &Options, pool: Option<&PgPool>) -> Vec<Finding> {
-    let found = |part, good, says: String| Finding { part, good, says };
-    let installation = match pool {
-        Some(pool) => {
-            sqlx::query_scalar("SELECT id FROM installation").fetch_one(pool).await.unwrap_or_default()
-        }
-        None => Uuid::nil(),
-    };
-    let stock = match Stock::connect(&options.redis_url, &options.namespace, installation).await {
-        Ok(stock) => stock,
-        Err(error) => return vec![found("redis", false, format!("{}: {error}", options.redis_url))],
-    };
-    let durability = match Durability::read(&stock).await {
-        Ok(durability) => durability,
-        Err(trouble) => return vec![found("redis", false, flashsale_core::Error::from(trouble).to_string())],
-    };
-    let refused = durability.is_volatile() && !options.allow_volatile_redis;
-    let kept = match (refused, durability.is_volatile()) {
-        (true, _) => "it keeps nothing on disk, and --allow-volatile-redis is not set",
-        (false, true) => "it keeps nothing on disk; its loss interrupts a sale until it is rebuilt",
-        (false, false) => durability.kept(),
-    };
-    vec![
-        found("redis", !refused, format!("{}: {kept}", options.redis_url)),
-        found("eviction", !durability.evicts(), format!("maxmemory-policy {}", durability.eviction)),
-        found("promise", true, durability.promise(options.ack).to_owned()),
-    ]
-}
-
-async fn connect(url: &Secret, connections: u32) -> Result<PgPool, OpenError> {
-    // Whoever of the three clients comes first would choose for all of them.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let failed = |reason: sqlx::Error| OpenError::Database { url: url.clone(), reason: reason.to_string() };
-    let options: PgConnectOptions = url.expose().parse().map_err(failed)?;
-    let options = options.application_name("flashsale").options([
-        ("statement_timeout", STATEMENT_MS.to_string()),
-        ("idle_in_transaction_session_timeout", IDLE_MS.to_string()),
-        // A host that lost its power holds its locks until this is noticed.
-        ("tcp_keepalives_idle", "5".to_owned()),
-        ("tcp_keepalives_interval", "5".to_owned()),
-        ("tcp_keepalives_count", "3".to_owned()),
-        ("timezone", "UTC".to_owned()),
-        // What exists already is no news.
-        ("client_min_messages", "warning".to_owned()),
-    ]);
-    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
-    pool.connect_with(options).await.map_err(failed)
-}
-
-async fn migrate(pool: &PgPool, url: &Secret) -> Result<(), OpenError> {
-    let migrations = (1..).zip(MIGRATIONS).map(|(version, (name, sql))| {
-        Migration::new(version, (*name).into(), MigrationType::Simple, SqlStr::from_static(sql), false)
-    });
-    let migrator = Migrator::with_migrations(migrations.collect());
-    let failed = |reason: sqlx::migrate::MigrateError| OpenError::Database {
-        url: url.clone(),
-        reason: match reason {
-            sqlx::migrate::MigrateError::VersionMissing(version) => {
-                format!(
-                    "its records have form {version}, and this program knows forms up to {}: use the newer program",
-                    MIGRATIONS.len()
-                )
-            }
-            other => other.to_string(),
-        },
-    };
-    migrator.run(pool).await.map_err(failed)
-}
-
 /// Connects, and waits for a Redis that has started itself just now: it would refuse everything that is asked.
 async fn connect_redis(options: &Options, pool: &PgPool) -> Result<Stock, OpenError> {
-    let installation: Uuid =
-        sqlx::query_scalar("SELECT id FROM installation").fetch_one(pool).await.map_err(|error| {
-            OpenError::Database { url: options.database_url.clone(), reason: error.to_string() }
-        })?;
+    let installation = installation(pool).await.map_err(|error| OpenError::Database {
+        url: options.database_url.clone(),
+        reason: error.to_string(),
+    })?;
     let mut told = false;
     loop {
         match Stock::connect_loaded(&options.redis_url, &options.namespace, installation).await {

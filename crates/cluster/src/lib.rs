@@ -12,6 +12,8 @@ mod audit;
 pub mod bench;
 mod broker;
 mod cluster;
+mod database;
+mod doctor;
 mod durability;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -32,5 +34,7 @@ mod search;
 mod stock;
 mod store;
 
-pub use cluster::{Cluster, Finding, OpenError, PartState, Totals, look, prepare, records};
+pub use cluster::{Cluster, OpenError, PartState, Totals, records};
+pub use database::prepare;
+pub use doctor::{Finding, look};
 pub use options::{Ack, Options, Secret};

@@ -31,7 +31,9 @@ impl FromStr for Secret {
 impl fmt::Display for Secret {
     /// Scheme, host and path: neither who, nor the password, nor parameters, which may hold one too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("(an address)") };
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            return f.write_str(if self.0.is_empty() { "empty" } else { "(an address)" });
+        };
         let rest = rest.split(['?', '#']).next().unwrap_or_default();
         let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
         // A password may hold an @ that nobody escaped; the host cannot.
@@ -95,6 +97,7 @@ mod tests {
             ("amqps://ada:s3@cret@mq/%2f", "amqps://mq/%2f"),
             ("redis://:s3/cret@cache", "redis://…"),
             ("s3cret", "(an address)"),
+            ("", "empty"),
         ] {
             assert_eq!(Secret::from(url.to_owned()).to_string(), shown);
         }

@@ -135,11 +135,16 @@ impl Stock {
         Ok(stock)
     }
 
-    /// Loads the library where it is missing or another one. A load disarms what was armed.
-    pub(crate) async fn load_library(&self) -> RedisResult<()> {
+    /// The library, as each server that decides has it. A Redis without functions refuses.
+    pub(crate) async fn libraries(&self) -> RedisResult<Value> {
         let mut list = redis::cmd("FUNCTION");
         list.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY_NAME).arg("WITHCODE");
-        let loaded = self.link.ask_all(list).await?;
+        self.link.ask_all(list).await
+    }
+
+    /// Loads the library where it is missing or another one. A load disarms what was armed.
+    pub(crate) async fn load_library(&self) -> RedisResult<()> {
+        let loaded = self.libraries().await?;
         // Of a cluster, each server answers for itself.
         let everywhere = match (&self.link, &loaded) {
             (Link::Cluster(_), Value::Map(servers)) => {
@@ -363,16 +368,15 @@ impl Stock {
 
     /// Makes the list of all sales anew, with their numbers.
     pub(crate) async fn index(&self, generation: u32, sales: &[(SaleId, i32)]) -> Result<(), Trouble> {
-        let generation = generation.to_string();
-        let mut args = vec![generation];
-        // Sales beyond what one call takes follow one by one.
-        let (first, rest) = sales.split_at(sales.len().min(CHUNK / 2));
-        args.extend(first.iter().flat_map(|(sale, no)| [sale.to_string(), no.to_string()]));
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        self.call("index", &[self.keys.index()], &args).await?;
-        for (sale, no) in rest {
-            self.list_sale(sale, *no).await?;
+        let (keys, generation) = ([self.keys.index()], generation.to_string());
+        self.call("index_begin", &keys, &[&generation]).await?;
+        for part in sales.chunks(CHUNK / 2) {
+            let numbers: Vec<String> = part.iter().map(|(_, no)| no.to_string()).collect();
+            let pairs = part.iter().zip(&numbers).flat_map(|((sale, _), no)| [sale.as_str(), no]);
+            let args: Vec<&str> = std::iter::once(generation.as_str()).chain(pairs).collect();
+            self.call("index_rows", &keys, &args).await?;
         }
+        self.call("index_end", &keys, &[&generation]).await?;
         Ok(())
     }
 

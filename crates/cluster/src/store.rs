@@ -124,7 +124,8 @@ const TRAIL_FIGURES: &str = "SELECT \
      count(*) FILTER (WHERE kind = 2 AND epoch = $2), \
      count(*) FILTER (WHERE kind = 3 AND epoch = $2), \
      count(*) FILTER (WHERE kind = 4 AND epoch = $2), \
-     count(*) FILTER (WHERE kind = 1 AND epoch = $2 AND confirmed_at IS NOT NULL) \
+     count(*) FILTER (WHERE kind = 1 AND epoch = $2 AND confirmed_at IS NOT NULL), \
+     count(*) FILTER (WHERE kind = 8 AND epoch = $2) \
      FROM trail WHERE sale_no = $1";
 const RUNS: &str = "SELECT coalesce(sum(last), 0)::bigint FROM runs WHERE sale_no = $1";
 const WITHOUT_RECORD: &str = "SELECT count(*) FROM \
@@ -539,6 +540,7 @@ async fn count(pool: &PgPool, sale: &SaleId) -> Result<Figures> {
         records: trail[0],
         records_missing: numbered.saturating_sub(trail[1]),
         records_unexpected: trail[1].saturating_sub(numbered),
+        orders_refused: trail[7],
         sold_out_too_early,
     })
 }

@@ -187,6 +187,8 @@ pub struct Figures {
     pub records_missing: u64,
     /// Records beyond the last number that was given.
     pub records_unexpected: u64,
+    /// Reservations that the store refused for good: `FAILED_DB` events.
+    pub orders_refused: u64,
     /// `SOLD_OUT` decisions of this epoch that were made while a unit was still free.
     pub sold_out_too_early: u64,
 }

@@ -308,6 +308,7 @@ fn count(connection: &Connection, sale: &SaleId) -> rusqlite::Result<Option<Figu
         // Places begin with 1 and are unique, so as many as the last one says must be there.
         records_missing: last_place.saturating_sub(walk.records - unexpected),
         records_unexpected: unexpected,
+        orders_refused: walk.refused,
         sold_out_too_early: walk.sold_out_too_early,
     }))
 }
@@ -321,6 +322,7 @@ struct Walk {
     /// Of the counted epoch: reserved, sold out, duplicate, not active.
     outcomes: [u64; 4],
     confirmed: u64,
+    refused: u64,
     sold_out_too_early: u64,
     total_stock: i64,
     live: i64,
@@ -361,6 +363,7 @@ impl Walk {
                 self.outcomes[usize::from(kind - kind::RESERVED)] += 1;
             }
             kind::CONFIRMED if counted => self.confirmed += 1,
+            kind::FAILED_DB if counted => self.refused += 1,
             _ => {}
         }
     }
@@ -381,7 +384,8 @@ mod tests {
         walk.step(kind::REJECTED_SOLD_OUT, true, None);
         walk.step(kind::CANCELLED, true, None);
         walk.step(kind::REJECTED_SOLD_OUT, true, None);
-        assert_eq!((walk.sold_out_too_early, walk.outcomes), (2, [1, 3, 0, 0]));
+        walk.step(kind::FAILED_DB, true, None);
+        assert_eq!((walk.sold_out_too_early, walk.outcomes, walk.refused), (2, [1, 3, 0, 0], 1));
     }
 
     #[test]

@@ -156,7 +156,8 @@ function judge(verdict) {
   const broken = verdict.checks.filter((check) => !check.holds);
   const names = broken.map((check) => `${check.promise}, ${check.what} (${check.figures})`).join("; ");
   const when = `Checked ${clock(verdict.checkedAt)} UTC, in ${show(verdict.tookMs)} ms.`;
-  put(spot("verdict"), broken.length === 0 ? `All promises hold. ${when}` : `Broken: ${names}. ${when}`);
+  const told = [broken.length === 0 ? "All promises hold." : `Broken: ${names}.`, verdict.note, when];
+  put(spot("verdict"), told.filter(Boolean).join(" "));
   document.querySelector("[data-integrity]").dataset.integrity = broken.length === 0 ? "holds" : "broken";
   const rows = verdict.checks.map((check) => {
     const row = make("tr", check.holds ? {} : { class: "broken" });
@@ -197,7 +198,7 @@ function say(text) {
   put(spot("link"), text);
 }
 
-const stream = new EventSource(`${path}/live`);
+const stream = new EventSource(`${path}/events`);
 stream.addEventListener("open", () => { samples.length = decisions.length = 0; say("Live."); });
 stream.addEventListener("error", () => {
   const over = stream.readyState === EventSource.CLOSED;

@@ -3,6 +3,26 @@
 use flashsale_core::ports::Figures;
 use serde::Serialize;
 
+/// The judgement of a sale.
+#[derive(Serialize, Clone)]
+pub(crate) struct Verdict {
+    /// Whether all promises hold.
+    pub(crate) holds: bool,
+    /// Each of them, checked.
+    pub(crate) checks: Vec<Check>,
+    /// What breaks no promise by itself, and wants a look all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
+}
+
+impl Verdict {
+    /// Judges a sale by its figures.
+    pub(crate) fn on(figures: &Figures) -> Self {
+        let checks = checks(figures);
+        Self { holds: checks.iter().all(|check| check.holds), checks, note: note(figures) }
+    }
+}
+
 /// A promise, checked.
 #[derive(Serialize, Clone)]
 pub(crate) struct Check {
@@ -16,8 +36,7 @@ pub(crate) struct Check {
     pub(crate) holds: bool,
 }
 
-/// Judges a sale by its figures.
-pub(crate) fn checks(figures: &Figures) -> Vec<Check> {
+fn checks(figures: &Figures) -> Vec<Check> {
     let Figures { total_stock, available, reserved, confirmed, released, .. } = *figures;
     let live = reserved + confirmed;
     let check = |promise, what, figures, holds| Check { promise, what, figures, holds };
@@ -101,6 +120,17 @@ pub(crate) fn checks(figures: &Figures) -> Vec<Check> {
     ]
 }
 
+/// What the store refused: a message that somebody forged, or a purchase that its database will not take. Only people can tell.
+fn note(figures: &Figures) -> Option<String> {
+    let refused = figures.orders_refused;
+    (refused > 0).then(|| {
+        format!(
+            "{} refused for good and put aside: each is a FAILED_DB in the audit trail, with the reason, and wants a look.",
+            if refused == 1 { "1 order was".to_owned() } else { format!("{refused} orders were") }
+        )
+    })
+}
+
 /// So many of something, in words: `1 record`, `2 records`.
 fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
@@ -134,13 +164,23 @@ mod tests {
             records: 10_100,
             records_missing: 0,
             records_unexpected: 0,
+            orders_refused: 0,
             sold_out_too_early: 0,
         }
     }
 
     #[test]
     fn a_sound_sale_passes() {
-        assert!(checks(&sound()).iter().all(|check| check.holds));
+        let verdict = Verdict::on(&sound());
+        assert!(verdict.holds && verdict.note.is_none());
+    }
+
+    #[test]
+    fn refused_orders_are_told_although_no_promise_is_broken() {
+        let verdict = Verdict::on(&Figures { orders_refused: 2, ..sound() });
+        assert!(verdict.holds);
+        let note = verdict.note.expect("a note");
+        assert!(note.starts_with("2 orders were refused") && note.contains("FAILED_DB"), "{note}");
     }
 
     #[test]
@@ -162,8 +202,9 @@ mod tests {
         for (promise, breaks) in broken {
             let mut figures = sound();
             breaks(&mut figures);
-            let checks = checks(&figures);
-            assert!(checks.iter().any(|check| check.promise == promise && !check.holds), "{figures:?}");
+            let Verdict { holds, checks, .. } = Verdict::on(&figures);
+            let named = checks.iter().any(|check| check.promise == promise && !check.holds);
+            assert!(named && !holds, "{figures:?}");
         }
     }
 }

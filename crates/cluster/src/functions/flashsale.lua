@@ -302,13 +302,27 @@ local function load_end(keys, args)
   return status(keys, args)
 end
 
--- KEYS: index. ARGV: installation, generation, then id and number of each sale.
-local function index(keys, args)
+-- KEYS: index. ARGV: installation, generation. Begins the list of all sales anew.
+local function index_begin(keys, args)
   if tonumber(args[2]) < (floor[args[1]] or 0) then return { 'superseded' } end
   redis.call('UNLINK', keys[1])
   -- What is no sale's id: the generation, and whose list it is.
-  redis.call('HSET', keys[1], '', args[2], '#', args[1], unpack(args, 3))
-  armed[mark(keys, args[1])] = tonumber(args[2])
+  redis.call('HSET', keys[1], '', args[2], '#', args[1])
+  return { 'ok' }
+end
+
+-- KEYS: index. ARGV: installation, generation, then id and number of each sale.
+local function index_rows(keys, args)
+  if redis.call('HGET', keys[1], '') ~= args[2] then return { 'superseded' } end
+  redis.call('HSET', keys[1], unpack(args, 3))
+  return { 'ok' }
+end
+
+-- KEYS: index. ARGV: installation, generation. Arms the list, which is complete.
+local function index_end(keys, args)
+  local generation = tonumber(args[2])
+  if redis.call('HGET', keys[1], '') ~= args[2] or generation < (floor[args[1]] or 0) then return { 'superseded' } end
+  armed[mark(keys, args[1])] = generation
   return { 'ok' }
 end
 
@@ -359,7 +373,9 @@ always('load_begin', load_begin)
 always('load_rows', load_rows)
 always('load_returned', load_returned)
 always('load_end', load_end)
-always('index', index)
+always('index_begin', index_begin)
+always('index_rows', index_rows)
+always('index_end', index_end)
 always('disarm', disarm)
 look('status', status)
 look('purchase', purchase)

@@ -19,6 +19,28 @@ async fn a_key_is_lost(key: &str) {
     a_key_is_damaged(key, &[redis::cmd("DEL")]).await;
 }
 
+/// More than one call of Redis lists.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_sales_are_all_there_once_one_is() {
+    let bench = Bench::start().await;
+    let sale = bench.open("last", 3).await;
+    let mut database = PgConnection::connect(&bench.site.database_url()).await.expect("a connection");
+    let many = "INSERT INTO sales (id, name, total_stock, starts_at, ends_at, epoch) \
+        SELECT 'many-' || one, 'Many', 1, now(), now() + interval '1 hour', 1 FROM generate_series(1, 2500) AS one";
+    sqlx::query(many).execute(&mut database).await.expect("sales");
+    bench.forget().await;
+    let last = id("many-2500");
+    // While the list is incomplete, nobody is told that a sale is not there.
+    let found = async || match bench.inventory().status(&last).await {
+        Ok(_) => true,
+        Err(Error::Unavailable { .. }) => false,
+        Err(other) => panic!("{other:?}"),
+    };
+    wait("the sales are back", found).await;
+    assert_eq!(bench.inventory().statuses().await.expect("all sales").len(), 2_501);
+    assert_eq!(bench.reserve(&sale, 1).await.unit, Unit(1));
+}
+
 /// The key is what comes after each of the commands.
 async fn a_key_is_damaged(key: &str, commands: &[redis::Cmd]) {
     let bench = Bench::start().await;

@@ -165,6 +165,7 @@ async fn an_order_that_is_refused_for_good_is_found_among_the_good_ones() {
         "{said}"
     );
     assert_eq!(records.orders(&sale, 0, 100).await.expect("orders").rows.len(), 9);
+    assert_eq!(records.figures(&sale).await.expect("figures").orders_refused, 1);
 }
 
 /// The last border: whatever a message went through, an order of a generation that is over is not stored any more.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::say;
 use crate::{
     config::{Common, Profile, Stand},
-    verdict::{self, Check},
+    verdict::Verdict,
     wire,
 };
 
@@ -33,8 +33,8 @@ pub(crate) struct Verify {
 struct Checked {
     sale_id: SaleId,
     epoch: u32,
-    holds: bool,
-    checks: Vec<Check>,
+    #[serde(flatten)]
+    verdict: Verdict,
 }
 
 pub(super) async fn run(common: &Common, Verify { sale, json, stand }: Verify) -> Result<ExitCode> {
@@ -50,7 +50,7 @@ pub(super) async fn run(common: &Common, Verify { sale, json, stand }: Verify) -
     for sale in sales {
         all.push(check(&*store, sale).await?);
     }
-    let holds = all.iter().all(|checked| checked.holds);
+    let holds = all.iter().all(|checked| checked.verdict.holds);
     if json {
         say(serde_json::to_string_pretty(&all)?)?;
     } else {
@@ -74,16 +74,14 @@ async fn records(common: &Common, stand: &Stand) -> Result<Arc<dyn OrderStore>> 
 
 async fn check(store: &dyn OrderStore, sale_id: SaleId) -> Result<Checked> {
     let figures = store.figures(&sale_id).await?;
-    let checks = verdict::checks(&figures);
-    let holds = checks.iter().all(|check| check.holds);
-    Ok(Checked { sale_id, epoch: figures.epoch.0, holds, checks })
+    Ok(Checked { sale_id, epoch: figures.epoch.0, verdict: Verdict::on(&figures) })
 }
 
 fn table(checked: &Checked) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
     table.set_header(["", "promise", "figures", ""]);
-    for check in &checked.checks {
+    for check in &checked.verdict.checks {
         table.add_row([
             check.promise,
             check.what,
@@ -91,5 +89,6 @@ fn table(checked: &Checked) -> String {
             if check.holds { "✓" } else { "✗ BROKEN" },
         ]);
     }
-    format!("Sale {}, epoch {}\n{table}", checked.sale_id, checked.epoch)
+    let note = checked.verdict.note.as_ref().map(|note| format!("\nNote: {note}")).unwrap_or_default();
+    format!("Sale {}, epoch {}\n{table}{note}", checked.sale_id, checked.epoch)
 }

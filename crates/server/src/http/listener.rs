@@ -1,7 +1,8 @@
 //! Accepts connections and serves HTTP/1.1 on them, each within its bounds.
 //!
 //! A connection that sends no complete header in time is told 408 and closed; one that is over the bound of
-//! connections is told 503; one that does not read what it is sent is cut off. On shutdown, what comes
+//! connections is told 503; one that does not read what it is sent is cut off; one that is closed by the half is
+//! answered. On shutdown, what comes
 //! within a moment and what is under way is answered, and idle connections are closed.
 
 use std::{
@@ -27,9 +28,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
-use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tracing::warn;
+
+use super::line::Line;
 
 /// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +53,8 @@ const HEADER_BYTES: usize = 32 * 1024;
 /// How long after the word to stop connections are still accepted, and served their next request, so that what is sent
 /// before anybody can know of it is answered. Each of these answers closes its connection.
 const GRACE: Duration = Duration::from_millis(100);
+/// How the paths of all event streams end, and no others.
+const EVENTS: &str = "/events";
 /// The most connections over the bound that are told so at once; more are just closed.
 const TURNED_AWAY_MAX: usize = 256;
 
@@ -112,7 +116,12 @@ pub async fn serve(
         };
         match permits.clone().try_acquire_owned() {
             Ok(permit) => {
-                let visit = Visit { site: site.clone(), peer: Peer(peer.ip()), closing: closing.clone() };
+                let visit = Visit {
+                    site: site.clone(),
+                    peer: Peer(peer.ip()),
+                    is_watched: Arc::default(),
+                    closing: closing.clone(),
+                };
                 tokio::spawn(connection(stream, visit, limits, stopped.clone(), permit));
             }
             Err(_) => {
@@ -154,13 +163,13 @@ async fn connection(
 ) {
     // A reply must not wait for more to come; where that cannot be set, it is only slower.
     let _ = stream.set_nodelay(true);
-    let mut line = TimeoutStream::new(stream);
-    line.set_write_timeout(Some(limits.write));
+    let line = Line::new(stream, limits.write, visit.is_watched.clone());
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)
         .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(line)), visit);
+        .half_close(true)
+        .serve_connection(TokioIo::new(line), visit);
     let mut stopping = pin!(stopped.wait_for(|stopped| *stopped));
     let mut told = false;
     let ended = poll_fn(|context| {
@@ -201,6 +210,8 @@ pub struct Peer(pub IpAddr);
 struct Visit<S> {
     site: S,
     peer: Peer,
+    /// Whether what was asked for is an event stream.
+    is_watched: Arc<AtomicBool>,
     /// Whether the server stops, and so each answer is a connection's last.
     closing: Arc<AtomicBool>,
 }
@@ -211,6 +222,7 @@ impl<S: Answer> Service<Request<Incoming>> for Visit<S> {
     type Future = Answering;
 
     fn call(&self, mut request: Request<Incoming>) -> Answering {
+        self.is_watched.store(request.uri().path().ends_with(EVENTS), Ordering::Relaxed);
         request.extensions_mut().insert(self.peer);
         let answering = self.site.answer(request);
         if self.closing.load(Ordering::Acquire) { last(answering) } else { answering }

@@ -11,6 +11,7 @@ mod export;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod health;
+mod line;
 pub mod listener;
 mod metrics;
 pub(crate) mod openapi;

@@ -682,6 +682,25 @@ fn a_body_that_breaks_off_buys_nothing() {
     }
 }
 
+/// As `nc -N` does, and whoever has nothing more to ask.
+#[test]
+fn whoever_closes_his_half_of_the_line_is_answered() {
+    let server = Server::demo();
+    for number in 0..20 {
+        let body = json!({ "saleId": "sale_1", "userId": format!("u{number}") }).to_string();
+        let framing = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        let (purchase, page) =
+            (head("POST", PURCHASE, &framing) + body.as_str(), head("GET", "/sales/sale_1", ""));
+        for (request, word) in [(purchase, "SUCCESS"), (page, "</html>")] {
+            let mut stream = server.connect();
+            stream.write_all(request.as_bytes()).expect("it is sent");
+            stream.shutdown(Shutdown::Write).expect("it is closed");
+            let reply = parse(&read_to_end(stream));
+            assert!(reply.status == 200 && reply.text.contains(word), "{reply:?}");
+        }
+    }
+}
+
 #[test]
 fn a_header_that_is_too_large_is_told_so_and_closed() {
     let shop = Shop::open(&[]);

@@ -12,7 +12,11 @@ const SALES: &str = "/api/v1/admin/sales";
 
 /// The live stream of a sale, as the console's page opens it.
 pub(crate) fn watch(server: &Server, sale: &str) -> Events {
-    Events::open_with(server, &format!("/console/sales/{sale}/live"), &[("cookie", &session(server, TOKEN))])
+    Events::open_with(
+        server,
+        &format!("/console/sales/{sale}/events"),
+        &[("cookie", &session(server, TOKEN))],
+    )
 }
 
 /// Reads on to the first event of that name of which that is true.
@@ -107,9 +111,9 @@ fn viewers_are_counted() {
 #[test]
 fn nobody_watches_without_a_session_and_a_stop_waits_for_no_watcher() {
     let server = Server::start(&["--demo", "--admin-token", TOKEN, "--drain-timeout", "1h"]);
-    assert_eq!(server.get("/console/sales/sale_1/live").status, 303);
+    assert_eq!(server.get("/console/sales/sale_1/events").status, 303);
     let cookie = session(&server, TOKEN);
-    let unknown = server.request("GET", "/console/sales/unknown/live", &[("cookie", &cookie)], b"");
+    let unknown = server.request("GET", "/console/sales/unknown/events", &[("cookie", &cookie)], b"");
     assert_eq!(unknown.status, 404);
     let mut events = watch(&server, "sale_1");
     events.next().expect("an event");

@@ -181,6 +181,22 @@ fn who_asks_for_what_is_not_there_or_too_much_is_told_so() {
     });
 }
 
+/// Of a stream on which nothing is ever sent again.
+#[test]
+fn whoever_leaves_a_stream_without_news_makes_room() {
+    let server = Server::start(&["--max-viewers", "1"]);
+    for _ in 0..3 {
+        let mut line = server.connect();
+        write!(line, "GET /api/v1/events HTTP/1.1\r\nhost: flashsale\r\n\r\n").expect("sent");
+        let mut status = String::new();
+        BufReader::new(&line).read_line(&mut status).expect("a reply");
+        assert!(status.contains(" 200 "), "{status}");
+        drop(line);
+        server
+            .until("there is room", |server| server.get("/metrics").text.contains("\nflashsale_viewers 0\n"));
+    }
+}
+
 #[test]
 fn a_stop_ends_all_streams_and_waits_for_none() {
     let server = Server::start(&["--demo", "--drain-timeout", "1h"]);

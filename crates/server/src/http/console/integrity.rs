@@ -21,7 +21,7 @@ use tracing::debug;
 use super::{App, Desk, Problem, SalePath};
 use crate::{
     http::{pages::view, path},
-    verdict::{self, Check},
+    verdict::Verdict,
     web::console::{self as web, Here},
 };
 
@@ -40,20 +40,19 @@ pub(crate) struct Integrity {
     pub(crate) checked_at: i64,
     /// How long it took, in milliseconds.
     pub(crate) took_ms: i64,
-    /// Whether all of them hold.
-    pub(crate) holds: bool,
-    /// One by one.
-    pub(crate) checks: Vec<Check>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub(crate) verdict: Verdict,
 }
 
 impl Integrity {
     /// Counts the sale's rows and judges them.
     pub(crate) async fn of(app: &App, sale: &SaleId) -> flashsale_core::Result<Self> {
         let started = app.sales.now();
-        let checks = verdict::checks(&app.store.figures(sale).await?);
+        let verdict = Verdict::on(&app.store.figures(sale).await?);
         let checked_at = app.sales.now().as_millis();
         let took_ms = checked_at.saturating_sub(started.as_millis()).max(0);
-        Ok(Self { checked_at, took_ms, holds: checks.iter().all(|check| check.holds), checks })
+        Ok(Self { checked_at, took_ms, verdict })
     }
 }
 
@@ -122,9 +121,9 @@ pub(super) async fn show(State(app): State<App>, desk: Desk, sale: SalePath) -> 
     let shown = async {
         let status = app.sales.status(&path(sale)?).await?;
         let integrity = app.judge.now(&app, &status.sale.id).await?;
-        let Integrity { checked_at, took_ms, checks, .. } = &*integrity;
+        let Integrity { checked_at, took_ms, verdict } = &*integrity;
         let html =
-            web::integrity(desk.frame(Here::Sales), view(&status), checks.clone(), *checked_at, *took_ms);
+            web::integrity(desk.frame(Here::Sales), view(&status), verdict.clone(), *checked_at, *took_ms);
         Ok::<_, Problem>(desk.page(StatusCode::OK, html))
     };
     shown.await.unwrap_or_else(|problem| desk.problem(&problem))

@@ -65,7 +65,7 @@ struct Decision {
     order_id: Option<Value>,
 }
 
-/// `GET /console/sales/{saleId}/live`.
+/// `GET /console/sales/{saleId}/events`.
 pub(super) async fn watch(State(app): State<App>, sale: SalePath) -> Result<Response, Problem> {
     let sale: SaleId = path(sale)?.parse()?;
     app.sales.status(sale.as_str()).await?;

@@ -65,7 +65,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/console/sales/{sale_id}/audit", get(records::audit))
         .route("/console/sales/{sale_id}/audit.csv", get(records::audit_csv))
         .route("/console/sales/{sale_id}/audit.ndjson", get(records::audit_ndjson))
-        .route("/console/sales/{sale_id}/live", get(live::watch))
+        .route("/console/sales/{sale_id}/events", get(live::watch))
         .route("/console/system", get(system::show))
         .route("/console/sign-out", post(sign_in::leave))
         .route("/console/{*elsewhere}", get(nowhere))

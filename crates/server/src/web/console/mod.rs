@@ -7,7 +7,7 @@ mod records;
 use askama::{Result, Template};
 
 use super::{ENGLISH, SaleView, State, assets, moment};
-use crate::verdict::Check;
+use crate::verdict::{Check, Verdict};
 
 pub(crate) use form::{Field, Kind, SaleForm};
 pub(crate) use records::{AuditPage, EventView, Listing, OrderView, OrdersPage};
@@ -205,11 +205,11 @@ pub(crate) fn reset(frame: Frame, sale: ConsoleSale, typed: &str, wrong: Option<
 pub(crate) fn integrity(
     frame: Frame,
     sale: SaleView,
-    checks: Vec<Check>,
+    verdict: Verdict,
     checked_at_ms: i64,
     took_ms: i64,
 ) -> Result<String> {
-    IntegrityPage { frame, sale, checks, checked_at_ms, took_ms }.render()
+    IntegrityPage { frame, sale, verdict, checked_at_ms, took_ms }.render()
 }
 
 /// How the program is.
@@ -278,14 +278,14 @@ struct ResetPage<'a> {
 struct IntegrityPage {
     frame: Frame,
     sale: SaleView,
-    checks: Vec<Check>,
+    verdict: Verdict,
     checked_at_ms: i64,
     took_ms: i64,
 }
 
 impl IntegrityPage {
     fn broken(&self) -> Vec<&Check> {
-        self.checks.iter().filter(|check| !check.holds).collect()
+        self.verdict.checks.iter().filter(|check| !check.holds).collect()
     }
 
     fn checked_at(&self) -> String {

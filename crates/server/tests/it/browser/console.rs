@@ -300,7 +300,7 @@ async fn a_sale_is_watched_live() {
             browser.open(server, "/console/sales/sale_1").await?;
             browser.sign_in(TOKEN).await?;
             browser.until("window.stream").await?;
-            assert_eq!(browser.execute("return stream.url", vec![]).await?.json(), "/console/sales/sale_1/live");
+            assert_eq!(browser.execute("return stream.url", vec![]).await?.json(), "/console/sales/sale_1/events");
             assert!(browser.read("[data-live=link]").await?.contains("Figures of the moment"));
             let tell = async |event: &str, data: Value| {
                 let tell = "stream.tell(arguments[0], arguments[1])";

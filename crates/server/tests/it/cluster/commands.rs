@@ -22,8 +22,12 @@ fn what_is_missing_or_wrong_is_said_by_name_and_without_passwords() {
             vec!["--database-url", "mysql://db/shop", "postgres://"],
         ),
         (
+            vec!["--database-url", nowhere, "--redis-url", &own.redis, "--amqp-url", ""],
+            vec!["--amqp-url is empty", "amqp://"],
+        ),
+        (
             vec!["--database-url", nowhere, "--redis-url", &own.redis, "--amqp-url", &own.amqp],
-            vec!["cannot use PostgreSQL at postgres://127.0.0.1:1/shop"],
+            vec!["cannot use PostgreSQL at postgres://127.0.0.1:1/shop", "Connection refused"],
         ),
         (
             vec![
@@ -81,6 +85,54 @@ fn the_keys_of_another_installation_are_refused() {
     command.env("FLASHSALE_NAMESPACE", &stage.namespace).env("FLASHSALE_DATA_DIR", dir.path());
     let refused = run(command);
     assert!(refused.code == Some(1) && refused.err.contains("another database"), "{refused:?}");
+    let mut command = other.command(&["doctor", "--profile", "cluster", "--listen", "127.0.0.1:0"]);
+    command.env("FLASHSALE_NAMESPACE", &stage.namespace).env("FLASHSALE_DATA_DIR", dir.path());
+    let seen = run(command);
+    assert!(seen.code == Some(1) && seen.out.contains("✗ keys: "), "{seen:?}");
+}
+
+#[test]
+fn the_doctor_says_what_each_service_said() {
+    let mut stage = Stage::empty(Addresses::shared());
+    let doctor = ["doctor", "--listen", "127.0.0.1:0"];
+    let database = stage.addresses.database.clone();
+    stage.addresses.database = format!("{database}_not_there");
+    stage.addresses.amqp = stage.addresses.amqp.replace("guest:guest", "guest:s3cret");
+    let seen = stage.tell(&doctor);
+    assert_eq!(seen.code, Some(1), "{seen:?}");
+    for words in ["_not_there\" does not exist", "ACCESS_REFUSED"] {
+        assert!(seen.out.contains(words), "{words}: {seen:?}");
+    }
+    assert!(!seen.out.contains("s3cret"), "{seen:?}");
+
+    stage.addresses = Addresses { database, ..Addresses::shared() };
+    assert!(stage.tell(&doctor).out.contains("records: none yet"));
+    assert_eq!(stage.tell(&["migrate"]).code, Some(0));
+    assert!(stage.tell(&doctor).out.contains("records: of form "));
+    stage.set_read_only(true);
+    let seen = stage.tell(&doctor);
+    assert!(seen.code == Some(1) && seen.out.contains("read-only"), "{seen:?}");
+}
+
+/// As a standby does, or a database whose disk is full.
+#[test]
+fn with_a_database_that_is_read_only_purchases_go_on_and_orders_wait() {
+    let mut stage = Stage::empty(Addresses::shared());
+    stage.replicas = vec![stage.replica(&[])];
+    stage.workers = vec![stage.worker()];
+    stage.sale("wait", 5);
+    let server = &stage.replicas[0];
+    let database = || server.get("/health").json()["services"]["database"]["status"].clone();
+    assert_eq!(database(), "up");
+    stage.set_read_only(true);
+    server.until("the database is down", |_| database() == "down");
+    let bought = server.buy("wait", "ada").json();
+    assert_eq!(bought["status"], "SUCCESS", "{bought}");
+    stage.set_read_only(false);
+    server.until("the database is up", |_| database() == "up");
+    stage.drained("wait");
+    let bought = bought["orderId"].as_str().expect("an order").to_owned();
+    assert_eq!(stage.sql("SELECT id FROM orders").trim(), bought);
 }
 
 /// A sale that is changed at one replica is so at the other at once, also where that answers from memory.

@@ -169,6 +169,17 @@ impl Stage {
         output(Command::new("psql").args([&self.addresses.database, "-Atqc", question]))
     }
 
+    /// Whether the database takes nothing any more. Connections that there are learn of it by being ended.
+    pub(super) fn set_read_only(&self, read_only: bool) {
+        let (_, name) = self.addresses.database.rsplit_once('/').expect("an address with a database");
+        for statement in [
+            format!("ALTER DATABASE {name} SET default_transaction_read_only = {read_only}"),
+            format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
+        ] {
+            output(Command::new("psql").args([&self.admin, "-qc", &statement]));
+        }
+    }
+
     /// Waits until every reservation of a sale has its order.
     pub(super) fn drained(&self, sale: &str) {
         let server = &self.replicas[0];
