@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    future::poll_fn,
     path::{Path, PathBuf},
+    task::Poll,
 };
 
 use flashsale_core::{
@@ -12,7 +14,7 @@ use flashsale_core::{
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::support::{Bench, Services, wait};
+use crate::support::{Bench, Services, user, wait};
 
 /// Lets the test's database go away, or come back, for everybody.
 async fn let_in(bench: &Bench, allowed: bool) {
@@ -46,6 +48,22 @@ async fn rows_wait_in_a_file_while_postgresql_is_away_and_survive_a_crash_there(
     wait("all rows on record", caught_up).await;
     assert_eq!(bench.cluster.totals().audit_bytes, 0);
     check_conserved(&bench, &sale).await;
+}
+
+/// Also where whoever asked has hung up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_puts_on_record_what_is_just_being_decided() {
+    let bench = Bench::start().await.restart_with(|options| options.latch = false).await;
+    let sale = bench.open("stop", 1).await;
+    bench.reserve(&sale, 0).await;
+    let inventory = bench.inventory();
+    let mut attempt = inventory.attempt(&sale, user(1));
+    let asked = poll_fn(|context| Poll::Ready(attempt.as_mut().poll(context))).await;
+    assert!(asked.is_pending(), "it is under way");
+    drop(attempt);
+    bench.cluster.close().await;
+    let bench = bench.crash().await;
+    assert_eq!(bench.store().figures(&sale).await.expect("figures").attempts_sold_out, 1);
 }
 
 /// The files in which rows wait.
