@@ -34,7 +34,7 @@ use crate::{
     queue::Queue,
     recovery::{Alarm, Recovery},
     sales::Sales,
-    stock::Stock,
+    stock::{Stock, client},
     store::{Store, database},
 };
 
@@ -481,18 +481,21 @@ async fn connect_redis(options: &Options, pool: &PgPool) -> Result<Stock, OpenEr
 
 /// Hears of changes that other replicas make. A message that is missed is made good by the latches' comparison.
 async fn listen(replica: Arc<Replica>) {
+    let mut told = false;
     loop {
-        if let Err(error) = hear(&replica).await {
-            warn!(%error, "changes by other replicas are seen a little later until Redis is back");
+        if let Err(error) = hear(&replica, &mut told).await
+            && !std::mem::replace(&mut told, true)
+        {
+            warn!(%error, "changes by other replicas are seen a little later until Redis lets us hear of them");
         }
         sleep(Duration::from_secs(1)).await;
     }
 }
 
-async fn hear(replica: &Replica) -> redis::RedisResult<()> {
-    let client = redis::Client::open(replica.stock.url().expose())?;
-    let mut changes = client.get_async_pubsub().await?;
+async fn hear(replica: &Replica, told: &mut bool) -> redis::RedisResult<()> {
+    let mut changes = client(replica.stock.url())?.get_async_pubsub().await?;
     changes.subscribe("flashsale:changes").await?;
+    *told = false;
     let mut messages = changes.on_message();
     while let Some(message) = messages.next().await {
         if let Ok(key) = message.get_payload::<String>()

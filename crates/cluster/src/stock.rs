@@ -3,25 +3,21 @@
 //! Nothing here waits for anything but Redis, and nothing is tried again: whether a call that got no reply was carried
 //! out is known to Redis alone, and the next one tells.
 
-use std::time::Duration;
-
 use flashsale_core::{
     clock::Timestamp,
     ids::{Epoch, OrderId, Place, SaleId},
     sale::Sale,
 };
-use redis::{
-    Cmd, FromRedisValue, IntoConnectionInfo, RedisResult, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    cluster::ClusterClientBuilder,
-    cluster_async::ClusterConnection,
-    io::tcp::TcpSettings,
-};
+use redis::{RedisResult, Value};
 use tracing::{error, info};
 use uuid::Uuid;
 
-use self::reply::{gather_text, holds};
+use self::{
+    link::Link,
+    reply::{gather_text, holds},
+};
 pub(crate) use self::{
+    link::client,
     records::{Entries, Entry, Holding, count_of, generation_of, place},
     reply::{Answer, Decided, LEFT_CLOSED, Reply, State, Trouble, state_of},
 };
@@ -30,16 +26,13 @@ use crate::{
     options::Secret,
 };
 
+mod link;
 mod records;
 mod reply;
 
 /// The library, as it is loaded.
 pub(crate) const LIBRARY: &str = include_str!("functions/flashsale.lua");
 const LIBRARY_NAME: &str = "flashsale_1";
-/// How long a reply may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long what was sent may stay unheard before the connection counts as dead.
-const LINE_PATIENCE: Duration = Duration::from_secs(5);
 /// The most values in one call of a load; Lua hands on at most about 8,000.
 const CHUNK: usize = 4_000;
 
@@ -57,34 +50,6 @@ pub(crate) enum Opening<'a> {
     Delete,
 }
 
-/// A connection that comes back by itself.
-#[derive(Clone)]
-enum Link {
-    Single(ConnectionManager),
-    Cluster(ClusterConnection),
-}
-
-impl Link {
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        match self {
-            Self::Single(connection) => command.query_async(&mut connection.clone()).await,
-            Self::Cluster(connection) => command.query_async(&mut connection.clone()).await,
-        }
-    }
-
-    /// Asks every server that decides.
-    async fn ask_all(&self, command: Cmd) -> RedisResult<Value> {
-        use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
-        match self {
-            Self::Single(_) => self.ask(&command).await,
-            Self::Cluster(connection) => {
-                let everywhere = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-                connection.clone().route_command(command, everywhere).await
-            }
-        }
-    }
-}
-
 /// The Redis that decides.
 #[derive(Clone)]
 pub(crate) struct Stock {
@@ -97,30 +62,8 @@ pub(crate) struct Stock {
 impl Stock {
     /// Connects.
     pub(crate) async fn connect(url: &Secret, namespace: &str, installation: Uuid) -> RedisResult<Self> {
-        // A server that lost its power does not say so.
-        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(LINE_PATIENCE);
-        let client = redis::Client::open(url.expose().into_connection_info()?.set_tcp_settings(tcp.clone()))?;
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_millis(500))
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
-        let single = Link::Single(client.get_connection_manager_with_config(config).await?);
-        let info: String = single.ask(redis::cmd("INFO").arg("cluster")).await?;
-        let braces = info.contains("cluster_enabled:1");
-        let link = if braces {
-            let client = ClusterClientBuilder::new([url.expose()])
-                .connection_timeout(PATIENCE)
-                .response_timeout(PATIENCE)
-                .tcp_settings(tcp)
-                .retries(0)
-                .build()?;
-            Link::Cluster(client.get_async_connection().await?)
-        } else {
-            single
-        };
-        let keys = Keys { namespace: namespace.to_owned(), braces };
+        let link = Link::connect(url).await?;
+        let keys = Keys { namespace: namespace.to_owned(), braces: link.is_cluster() };
         Ok(Self { link, keys, installation: installation.to_string(), url: url.clone() })
     }
 
@@ -146,8 +89,8 @@ impl Stock {
     pub(crate) async fn load_library(&self) -> RedisResult<()> {
         let loaded = self.libraries().await?;
         // Of a cluster, each server answers for itself.
-        let everywhere = match (&self.link, &loaded) {
-            (Link::Cluster(_), Value::Map(servers)) => {
+        let everywhere = match &loaded {
+            Value::Map(servers) if self.link.is_cluster() => {
                 servers.iter().all(|(_, server)| holds(server, LIBRARY))
             }
             _ => holds(&loaded, LIBRARY),

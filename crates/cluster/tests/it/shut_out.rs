@@ -46,3 +46,32 @@ async fn a_worker_without_postgresql_holds_up_no_recovery() {
     assert_eq!(known.order_id, held.order_id);
     check_conserved(&bench, &sale).await;
 }
+
+/// As after a restart of Redis whose accounts come a little later than it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_redis_did_not_let_in_goes_on_once_it_does() {
+    let bench = Bench::start().await;
+    let sale = bench.open("locked-out", 5).await;
+    let mut admin = bench.redis().await;
+    let mut account = async |command: &[&str]| {
+        let mut acl = redis::cmd("ACL");
+        acl.arg(command).exec_async(&mut admin).await.expect("Redis answers");
+    };
+    let role = bench.site.name.clone();
+    let let_in = ["SETUSER", &role, "on", ">word", "~*", "&*", "+@all"];
+    account(&let_in).await;
+    let url = bench.site.options().redis_url.expose().replacen("//", &format!("//{role}:word@"), 1);
+    let bench = bench.restart_with(|options| options.redis_url = Secret::from(url)).await;
+    bench.reserve(&sale, 1).await;
+
+    // Its connections end with the account, and it is told that the password is wrong.
+    account(&["DELUSER", &role]).await;
+    wait("it is locked out", async || bench.inventory().attempt(&sale, user(2)).await.is_err()).await;
+    for _ in 0..100 {
+        assert!(bench.inventory().attempt(&sale, user(2)).await.is_err(), "however often it asks");
+    }
+    account(&let_in).await;
+    wait("sales go on", async || bench.inventory().attempt(&sale, user(2)).await.is_ok()).await;
+    check_conserved(&bench, &sale).await;
+    account(&["DELUSER", &role]).await;
+}
