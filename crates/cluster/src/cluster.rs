@@ -34,7 +34,7 @@ use crate::{
     queue::Queue,
     recovery::{Alarm, Recovery},
     sales::Sales,
-    stock::{Stock, client},
+    stock::{CHANGES, Stock, client},
     store::{Store, database},
 };
 
@@ -494,7 +494,7 @@ async fn listen(replica: Arc<Replica>) {
 
 async fn hear(replica: &Replica, told: &mut bool) -> redis::RedisResult<()> {
     let mut changes = client(replica.stock.url())?.get_async_pubsub().await?;
-    changes.subscribe("flashsale:changes").await?;
+    changes.subscribe(CHANGES).await?;
     *told = false;
     let mut messages = changes.on_message();
     while let Some(message) = messages.next().await {

@@ -119,6 +119,9 @@ async fn look_at_redis(options: &Options, pool: Option<&PgPool>) -> Vec<Finding>
             format!("{url}: it has no functions ({error}); Redis 7 or later is needed"),
         )];
     }
+    if let Err(error) = stock.try_rights().await {
+        return vec![bad("redis", format!("{url}: this account may not do all that is needed: {error}"))];
+    }
     let asked = async || Ok::<_, Trouble>((Durability::read(&stock).await?, stock.is_foreign().await?));
     let (durability, foreign) = match asked().await {
         Ok(told) => told,

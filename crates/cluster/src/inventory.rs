@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use flashsale_core::{
     Error, Result,
-    ids::{OrderId, SaleId, UserId},
+    ids::{Epoch, OrderId, SaleId, UserId},
     inventory::Decision,
     order::{Ending, Purchase, Reservation},
     ports::{self, Clock, OrderIds},
@@ -33,7 +33,7 @@ use crate::{
     outbox::{Handed, Outbox},
     recovery::Alarm,
     sales::Sales,
-    stock::{Answer, Decided, Holding, LEFT_CLOSED, State, Stock, Trouble},
+    stock::{Answer, Decided, Holding, State, Stock, Trouble},
     store::kind,
 };
 
@@ -135,8 +135,8 @@ impl Replica {
 
     /// What a trouble with a sale means to whoever asked.
     async fn explain(&self, sale: &SaleId, trouble: Trouble) -> Error {
-        // Also a gate that was left closed over a sale that was deleted.
-        if matches!(trouble, Trouble::Missing | Trouble::Closed | Trouble::Forgotten(LEFT_CLOSED)) {
+        // Also a gate that was left closed over a sale that was deleted, and one that is just being made again.
+        if !matches!(trouble, Trouble::Away(_)) {
             match self.stock.known(sale).await {
                 Ok(false) => {
                     self.cells.0.write().remove(sale);
@@ -466,9 +466,11 @@ impl ports::Inventory for ClusterInventory {
             .map(Replica::status_of)
     }
 
-    async fn reset(&self, sale: &SaleId) -> Result<SaleStatus> {
+    async fn reset(&self, sale: &SaleId, expected: Option<Epoch>) -> Result<SaleStatus> {
         let (replica, id) = (self.0.clone(), sale.clone());
-        self.carried_out(sale, async move { replica.sales.reset(&id).await }).await.map(Replica::status_of)
+        self.carried_out(sale, async move { replica.sales.reset(&id, expected).await })
+            .await
+            .map(Replica::status_of)
     }
 
     async fn delete(&self, sale: &SaleId) -> Result<()> {

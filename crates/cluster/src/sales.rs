@@ -251,6 +251,7 @@ impl Sales {
     pub(crate) async fn change(&self, sale: &SaleId, change: &SaleChange) -> Result<State> {
         let mut changed = None;
         let state = self.gated(sale, async |transaction, closed| {
+            closed.state.sale.check_expected(change)?;
             let after = closed.state.sale.changed(change)?;
             let highest = closed.state.next.0 - 1;
             if after.total_stock < highest {
@@ -269,8 +270,9 @@ impl Sales {
         state.await?.ok_or_else(|| Error::UnknownSale(sale.clone()))
     }
 
-    pub(crate) async fn reset(&self, sale: &SaleId) -> Result<State> {
+    pub(crate) async fn reset(&self, sale: &SaleId, expected: Option<Epoch>) -> Result<State> {
         let state = self.gated(sale, async |transaction, closed| {
+            closed.state.sale.check_epoch(expected)?;
             // The sale's row first, which workers share while they store: nobody waits for whom he keeps waiting.
             let epoch = closed.state.sale.epoch.next();
             let raise = sqlx::query("UPDATE sales SET epoch = $2, updated_at = now() WHERE no = $1");

@@ -33,6 +33,8 @@ mod reply;
 /// The library, as it is loaded.
 pub(crate) const LIBRARY: &str = include_str!("functions/flashsale.lua");
 const LIBRARY_NAME: &str = "flashsale_1";
+/// Where the library tells that a sale has changed.
+pub(crate) const CHANGES: &str = "flashsale:changes";
 /// The most values in one call of a load; Lua hands on at most about 8,000.
 const CHUNK: usize = 4_000;
 
@@ -110,6 +112,16 @@ impl Stock {
 
     pub(crate) async fn ping(&self) -> Result<(), Trouble> {
         Ok(self.link.ask::<Value>(&redis::cmd("PING")).await.map(drop)?)
+    }
+
+    /// Tries what a replica must be allowed to, and changes nothing.
+    pub(crate) async fn try_rights(&self) -> RedisResult<()> {
+        let sale = self.keys.of(&"doctor".parse().expect("a valid id"));
+        for key in [self.keys.index(), self.keys.replicas(), sale.outbox().to_owned()] {
+            self.link.ask::<Value>(redis::cmd("EXISTS").arg(key)).await?;
+        }
+        // Of a key that is nobody's, which nobody heeds.
+        self.link.ask::<Value>(redis::cmd("PUBLISH").arg(CHANGES).arg("")).await.map(drop)
     }
 
     /// A section of what the server says of itself.

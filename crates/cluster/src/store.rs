@@ -101,6 +101,9 @@ const ORDERS: &str = "SELECT seq, id, sale_id, epoch, unit, user_id, status, \
 const NUMBER: &str =
     "SELECT no FROM sales WHERE id = $1 UNION ALL SELECT no FROM retired_sales WHERE id = $1";
 
+const EPOCH: &str =
+    "SELECT epoch FROM sales WHERE id = $1 UNION ALL SELECT epoch FROM retired_sales WHERE id = $1";
+
 const TRAIL: &str = "SELECT id, kind, epoch, place, user_id, unit, order_id, detail::text AS detail, \
      (extract(epoch FROM at) * 1000)::bigint AS at, \
      (extract(epoch FROM confirmed_at) * 1000)::bigint AS confirmed_at \
@@ -125,14 +128,25 @@ const TRAIL_FIGURES: &str = "SELECT \
      count(*) FILTER (WHERE kind = 3 AND epoch = $2), \
      count(*) FILTER (WHERE kind = 4 AND epoch = $2), \
      count(*) FILTER (WHERE kind = 1 AND epoch = $2 AND confirmed_at IS NOT NULL), \
-     count(*) FILTER (WHERE kind = 8 AND epoch = $2) \
+     count(*) FILTER (WHERE kind = 8 AND epoch = $2), \
+     count(*) FILTER (WHERE kind NOT BETWEEN 6 AND 13 AND epoch = $2) \
      FROM trail WHERE sale_no = $1";
 const RUNS: &str = "SELECT coalesce(sum(last), 0)::bigint FROM runs WHERE sale_no = $1";
 const WITHOUT_RECORD: &str = "SELECT count(*) FROM \
-     (SELECT id FROM orders WHERE sale_id = $1) AS had FULL JOIN \
-     (SELECT order_id FROM trail WHERE sale_no = $3 AND kind = 1 AND epoch = $2) AS told ON told.order_id = had.id \
+     (SELECT id, place, unit, user_id FROM orders WHERE sale_id = $1) AS had FULL JOIN \
+     (SELECT order_id, place, unit, user_id FROM trail WHERE sale_no = $3 AND kind = 1 AND epoch = $2) AS told \
+     ON told.order_id = had.id AND told.place = had.place AND told.unit = had.unit AND told.user_id = had.user_id \
      WHERE had.id IS NULL OR told.order_id IS NULL";
-const EVENTS: &str = "SELECT place, kind, (detail ->> 'totalStock')::bigint AS total FROM trail \
+const ENDINGS_WITHOUT_RECORD: &str = "SELECT count(*) FROM \
+     (SELECT id, status FROM orders WHERE sale_id = $1 AND epoch = $2 AND released_at IS NOT NULL) AS had FULL JOIN \
+     (SELECT order_id, event_type FROM trail JOIN trail_kinds USING (kind) \
+      WHERE sale_no = $3 AND kind IN (6, 7) AND epoch = $2) AS told \
+     ON told.order_id = had.id AND told.event_type = had.status WHERE had.id IS NULL OR told.order_id IS NULL";
+const CONFIRMATIONS_WITHOUT_RECORD: &str = "SELECT count(*) FROM \
+     (SELECT id FROM orders WHERE sale_id = $1 AND epoch = $2 AND confirmed_at IS NOT NULL) AS had FULL JOIN \
+     (SELECT order_id FROM trail WHERE sale_no = $3 AND kind = 1 AND epoch = $2 AND confirmed_at IS NOT NULL) AS told \
+     ON told.order_id = had.id WHERE had.id IS NULL OR told.order_id IS NULL";
+const EVENTS: &str = "SELECT place, kind, epoch = $2 AS counted, (detail ->> 'totalStock')::bigint AS total FROM trail \
      WHERE sale_no = $1 AND kind IN (1, 6, 7, 9, 10, 11, 12, 13) ORDER BY place";
 const SOLD_OUTS: &str = "SELECT place, count(*) FILTER (WHERE epoch = $2) AS counted FROM trail \
      WHERE sale_no = $1 AND kind = 2 GROUP BY place ORDER BY place";
@@ -341,6 +355,12 @@ impl OrderStore for Store {
         Ok(confirmations)
     }
 
+    async fn epoch(&self, sale: &SaleId) -> Result<Epoch> {
+        let found = sqlx::query(EPOCH).bind(sale.as_str()).fetch_optional(&self.pool).await;
+        let found = found.map_err(database)?.ok_or_else(|| Error::UnknownSale(sale.clone()))?;
+        Ok(Epoch(unsigned(&found, "epoch")))
+    }
+
     async fn orders(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<Order>> {
         let limit = limit.max(1);
         let mut connection = self.pool.acquire().await.map_err(database)?;
@@ -392,6 +412,7 @@ impl OrderStore for Store {
                 // A reservation on its way is on record in the outbox, and its row comes with its order.
                 figures.attempts_reserved += figures.reserved;
                 figures.attempted += figures.reserved;
+                figures.places_missing = figures.places_missing.saturating_sub(figures.reserved);
             }
             Ok(_) => warn!(%sale, "Redis is in another epoch; only the records are counted"),
             Err(trouble) => warn!(%sale, ?trouble, "Redis says nothing; only the records are counted"),
@@ -513,9 +534,14 @@ async fn count(pool: &PgPool, sale: &SaleId) -> Result<Figures> {
         Ok(numbers(&query.fetch_one(&mut *snapshot).await.map_err(database)?)[0])
     };
     let (users_with_two, units_sold_twice) = (single(USERS_WITH_TWO).await?, single(UNITS_SOLD_TWICE).await?);
-    let without_record = sqlx::query(WITHOUT_RECORD).bind(sale.as_str()).bind(epoch).bind(no);
-    let without_record = numbers(&without_record.fetch_one(&mut *snapshot).await.map_err(database)?)[0];
-    let sold_out_too_early = too_early(&mut snapshot, no, epoch).await?;
+    let mut without_record = async |sql| -> Result<u64> {
+        let query = sqlx::query(sql).bind(sale.as_str()).bind(epoch).bind(no);
+        Ok(numbers(&query.fetch_one(&mut *snapshot).await.map_err(database)?)[0])
+    };
+    let orders_without_record = without_record(WITHOUT_RECORD).await?;
+    let endings_without_record = without_record(ENDINGS_WITHOUT_RECORD).await?;
+    let confirmations_without_record = without_record(CONFIRMATIONS_WITHOUT_RECORD).await?;
+    let walk = walk(&mut snapshot, no, epoch).await?;
     snapshot.commit().await.map_err(database)?;
 
     let total = u64::from(total.unsigned_abs());
@@ -530,18 +556,23 @@ async fn count(pool: &PgPool, sale: &SaleId) -> Result<Figures> {
         units_outside_stock: orders[3],
         users_with_two,
         units_sold_twice,
-        attempted: trail[2] + trail[3] + trail[4] + trail[5],
+        attempted: trail[8],
         attempts_reserved: trail[2],
         attempts_sold_out: trail[3],
         attempts_duplicate: trail[4],
         attempts_not_active: trail[5],
         audited_confirmed: trail[6],
-        orders_without_record: without_record,
+        orders_without_record,
+        endings_without_record,
+        confirmations_without_record,
+        stock_on_record: u64::try_from(walk.total).unwrap_or_default(),
         records: trail[0],
         records_missing: numbered.saturating_sub(trail[1]),
         records_unexpected: trail[1].saturating_sub(numbered),
+        // What is put aside keeps its place.
+        places_missing: walk.missing.saturating_sub(trail[7]),
         orders_refused: trail[7],
-        sold_out_too_early,
+        sold_out_too_early: walk.early,
     })
 }
 
@@ -549,11 +580,11 @@ fn numbers(row: &PgRow) -> Vec<u64> {
     (0..row.len()).map(|column| u64::try_from(row.get::<i64, _>(column)).unwrap_or_default()).collect()
 }
 
-/// How many were told SOLD_OUT although, after the event that it rests on, a unit was free.
+/// Along a sale's events: how many were told SOLD_OUT although, after the event that it rests on, a unit was free.
 ///
 /// Those whose events are not all on record yet (reservations on their way) are not judged, nor those that rest on a
 /// place that was lost with its generation. A recovery begins with what is on record, and with it the judging.
-async fn too_early(snapshot: &mut PgConnection, no: i32, epoch: i32) -> Result<u64> {
+async fn walk(snapshot: &mut PgConnection, no: i32, epoch: i32) -> Result<Walk> {
     let sold_outs = sqlx::query(SOLD_OUTS).bind(no).bind(epoch).fetch_all(&mut *snapshot).await;
     let sold_outs = sold_outs.map_err(database)?.into_iter().map(|row| {
         let count = u64::try_from(row.get::<i64, _>("counted")).unwrap_or_default();
@@ -561,21 +592,24 @@ async fn too_early(snapshot: &mut PgConnection, no: i32, epoch: i32) -> Result<u
     });
     let mut walk = Walk::new(sold_outs.collect());
     // One after the other: there may be tens of millions.
-    let mut events = sqlx::query(EVENTS).bind(no).fetch(snapshot);
+    let mut events = sqlx::query(EVENTS).bind(no).bind(epoch).fetch(snapshot);
     while let Some(row) = events.try_next().await.map_err(database)? {
         walk.pass(&Happened {
             place: row.get::<i64, _>("place").cast_unsigned(),
             kind: row.get("kind"),
+            counted: row.get("counted"),
             total: row.get("total"),
         });
     }
-    Ok(walk.early)
+    Ok(walk)
 }
 
 /// An event that changed the stock.
 struct Happened {
     place: u64,
     kind: i16,
+    /// Whether it is of the epoch that is counted.
+    counted: bool,
     total: Option<i64>,
 }
 
@@ -589,18 +623,24 @@ struct Walk {
     /// Whether all events since the generation's first are on record.
     complete: bool,
     early: u64,
+    /// Places of the counted epoch that are on no record.
+    missing: u64,
 }
 
 impl Walk {
     fn new(sold_outs: Vec<(u64, u64)>) -> Self {
         let sold_outs = sold_outs.into_iter().peekable();
-        Self { sold_outs, live: 0, total: 0, last: None, complete: true, early: 0 }
+        Self { sold_outs, live: 0, total: 0, last: None, complete: true, early: 0, missing: 0 }
     }
 
     fn pass(&mut self, event: &Happened) {
         // What rests on a place before this event, and on none that is on record, is not judged.
         while self.sold_outs.next_if(|(place, _)| *place < event.place).is_some() {}
         let begins = event.place.trailing_zeros() >= 32;
+        if event.counted && !begins {
+            let last = self.last.unwrap_or_default().max(event.place & !u64::from(u32::MAX));
+            self.missing += event.place.saturating_sub(last + 1);
+        }
         self.complete = begins || self.complete && self.last.is_none_or(|last| event.place == last + 1);
         self.last = Some(event.place);
         match event.kind {
@@ -624,7 +664,7 @@ mod tests {
     use super::*;
 
     fn event(place: u64, kind: i16, total: Option<i64>) -> Happened {
-        Happened { place, kind, total }
+        Happened { place, kind, counted: true, total }
     }
 
     fn walk(

@@ -119,6 +119,9 @@ pub async fn check_conserved(harness: &impl Harness, sale: &SaleId) {
     assert_eq!(figures.orders_of_other_epochs, 0, "no order of another epoch");
     assert_eq!(figures.sold_out_too_early, 0, "nobody was told SOLD_OUT while a unit was free");
     assert_eq!(figures.orders_without_record, 0, "every order is on record");
+    assert_eq!(figures.endings_without_record, 0, "every ending is on record");
+    assert_eq!(figures.confirmations_without_record, 0, "every confirmation is on record");
+    assert_eq!(figures.stock_on_record, figures.total_stock, "the stock is on record");
     assert!(figures.records > 0, "something is on record");
     assert_eq!(figures.records_missing, 0, "nothing in the sequence is missing");
     assert_eq!(figures.records_unexpected, 0, "nothing is on record that was not decided");
@@ -213,7 +216,7 @@ pub async fn a_product_stays_with_its_sale<H: Harness>() {
     let change = SaleChange { product: change, ..SaleChange::default() };
     let changed = Product { image_url: None, price: Some(price), ..shown };
     assert_eq!(*harness.inventory().change(&sale, change).await.expect("changed").sale.product, changed);
-    harness.inventory().reset(&sale).await.expect("reset");
+    harness.inventory().reset(&sale, None).await.expect("reset");
     harness = harness.crash().await;
     assert_eq!(*harness.inventory().status(&sale).await.expect("there").sale.product, changed);
     let trail = harness.store().audit(&sale, 0, 100).await.expect("a trail").rows;
@@ -230,7 +233,7 @@ pub async fn unknown_sales_are_unknown<H: Harness>() {
     assert_eq!(inventory.purchase(&none, &user(1)).await.map(drop), unknown);
     assert_eq!(inventory.status(&none).await.map(drop), unknown);
     assert_eq!(inventory.change(&none, SaleChange::default()).await.map(drop), unknown);
-    assert_eq!(inventory.reset(&none).await.map(drop), unknown);
+    assert_eq!(inventory.reset(&none, None).await.map(drop), unknown);
     assert_eq!(inventory.delete(&none).await.map(drop), unknown);
     assert_eq!(harness.store().figures(&none).await.map(drop), unknown);
     assert_eq!(inventory.statuses().await.expect("statuses"), vec![]);
@@ -276,8 +279,15 @@ pub async fn the_past_stays_past<H: Harness>() {
     let sale = open(&harness, "past", 2).await;
     let old = [reserve(&harness, &sale, 1).await, reserve(&harness, &sale, 2).await];
     assert_eq!(attempt(&harness, &sale, 3).await, Decision::SoldOut);
-    let status = harness.inventory().reset(&sale).await.expect("a reset");
+    let (inventory, seen) = (harness.inventory(), Some(Epoch(1)));
+    assert_eq!(harness.store().epoch(&sale).await, Ok(Epoch(1)));
+    // Sent twice: what would be lost with the second is not what whoever asks has seen.
+    let status = match join(inventory.reset(&sale, seen), inventory.reset(&sale, seen)).await {
+        (Ok(status), Err(Error::Conflict(_))) | (Err(Error::Conflict(_)), Ok(status)) => status,
+        both => panic!("{both:?}"),
+    };
     assert_eq!((status.sale.epoch, status.available()), (Epoch(2), 2));
+    assert_eq!(harness.store().epoch(&sale).await, Ok(Epoch(2)));
     assert_eq!(harness.inventory().purchase(&sale, &user(1)).await.expect("a lookup"), None);
 
     let late = harness.store().confirm(&old).await.expect("an answer");
@@ -332,6 +342,11 @@ pub async fn stock_can_be_changed<H: Harness>() {
     assert_eq!(attempt(&harness, &sale, 4).await, Decision::SoldOut);
     let refused = harness.inventory().change(&sale, stock(2)).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
+    // Two who restock at once, each by what he has seen: one of them is told.
+    let restock = SaleChange { expected_stock: Some(3), ..stock(5) };
+    let (inventory, other) = (harness.inventory(), restock.clone());
+    let both = join(inventory.change(&sale, restock), inventory.change(&sale, other)).await;
+    assert!(matches!(both, (Ok(_), Err(Error::Conflict(_))) | (Err(Error::Conflict(_)), Ok(_))), "{both:?}");
     check_conserved(&harness, &sale).await;
 }
 
@@ -345,7 +360,7 @@ pub async fn sales_are_made_listed_and_deleted<H: Harness>() {
     assert_eq!(again.map(drop), Err(Error::SaleExists(id("a"))));
     let held = reserve(&harness, &b, 1).await;
     assert!(matches!(inventory.delete(&b).await, Err(Error::Conflict(_))));
-    inventory.reset(&b).await.expect("a reset");
+    inventory.reset(&b, None).await.expect("a reset");
     inventory.delete(&b).await.expect("deleted");
     let left = inventory.statuses().await.expect("statuses");
     assert_eq!(left.iter().map(|status| status.sale.id.as_str()).collect::<Vec<_>>(), ["a"]);
@@ -383,7 +398,7 @@ pub async fn everything_is_on_record<H: Harness>() {
     let change = SaleChange { paused: Some(true), ..SaleChange::default() };
     harness.inventory().change(&sale, change).await.expect("paused");
     attempt(&harness, &sale, 3).await;
-    harness.inventory().reset(&sale).await.expect("a reset");
+    harness.inventory().reset(&sale, None).await.expect("a reset");
 
     let (mut events, mut after) = (Vec::new(), 0);
     loop {
@@ -708,7 +723,7 @@ async fn history<H: Harness>(mut harness: H, seed: u64) {
                 model.change(&change).expect("changed");
             }
             18 if dice.roll(4) == 0 => {
-                harness.inventory().reset(&sale).await.expect("a reset");
+                harness.inventory().reset(&sale, None).await.expect("a reset");
                 model.reset();
             }
             19 if dice.roll(4) == 0 => harness = harness.crash().await,

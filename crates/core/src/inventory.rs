@@ -196,6 +196,7 @@ impl Inventory {
     /// # Errors
     /// A value that is not allowed, or a stock below a unit that somebody holds.
     pub fn change(&mut self, change: &SaleChange) -> error::Result<Place> {
+        self.sale.check_expected(change)?;
         let changed = self.sale.changed(change)?;
         let highest = Unit(self.next_unit.0 - 1);
         if changed.total_stock < highest.0 {

@@ -41,8 +41,8 @@ pub trait Inventory: Send + Sync + 'static {
     async fn create(&self, sale: NewSale) -> Result<SaleStatus>;
     /// Changes a sale; the next attempt sees it.
     async fn change(&self, sale: &SaleId, change: SaleChange) -> Result<SaleStatus>;
-    /// Drops a sale's orders and purchasers, restores its stock, raises its epoch.
-    async fn reset(&self, sale: &SaleId) -> Result<SaleStatus>;
+    /// Drops a sale's orders and purchasers, restores its stock, raises its epoch; where one is given, of this epoch only.
+    async fn reset(&self, sale: &SaleId, expected: Option<Epoch>) -> Result<SaleStatus>;
     /// Deletes a sale that has no orders; its audit trail stays.
     async fn delete(&self, sale: &SaleId) -> Result<()>;
 
@@ -75,6 +75,8 @@ pub struct Delivery {
 pub trait OrderStore: Send + Sync + 'static {
     /// Confirms reservations in one transaction, each at most once; what became of each, in their order.
     async fn confirm(&self, reservations: &[Reservation]) -> Result<Vec<Confirmation>>;
+    /// The epoch of a sale, by the records. Listings that are read page by page are of one epoch while it stays the same.
+    async fn epoch(&self, sale: &SaleId) -> Result<Epoch>;
     /// Up to `limit` orders of a sale, ascending by key, that come after the key `after`.
     async fn orders(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<Order>>;
     /// Up to `limit` records' worth of a sale's audit trail that come after the key `after`.
@@ -179,12 +181,22 @@ pub struct Figures {
     pub attempts_not_active: u64,
     /// Confirmations on record.
     pub audited_confirmed: u64,
-    /// Orders without a record of their reservation, and records of a reservation without an order.
+    /// Orders without a record of their reservation, and records of a reservation without an order. A record is an order's
+    /// when it tells of the same place, unit and user.
     pub orders_without_record: u64,
+    /// Orders that ended without a record of it, and records of an ending without such an order.
+    pub endings_without_record: u64,
+    /// Confirmed orders without a record of it, and records of a confirmation without such an order.
+    pub confirmations_without_record: u64,
+    /// The stock as the trail has it.
+    pub stock_on_record: u64,
     /// How many records there are, over all epochs.
     pub records: u64,
     /// Records that were numbered and are not there: they were dropped.
     pub records_missing: u64,
+    /// Places of the sequence that are on no record, and whose reservation is not on its way: lost with a Redis before it was
+    /// acknowledged, or deleted since. Where all records are numbered, these are missing records.
+    pub places_missing: u64,
     /// Records beyond the last number that was given.
     pub records_unexpected: u64,
     /// Reservations that the store refused for good: `FAILED_DB` events.

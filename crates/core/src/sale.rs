@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     clock::Timestamp,
-    error::Invalid,
+    error::{Error, Invalid},
     ids::{Epoch, SaleId},
     product::{Price, Product, ProductChange},
 };
@@ -40,6 +40,34 @@ impl Sale {
     #[must_use]
     pub fn is_open(&self, now: Timestamp) -> bool {
         !self.paused && self.window.phase(now) == Phase::Active
+    }
+
+    /// Whether the sale is still as whoever changes it has seen it.
+    ///
+    /// # Errors
+    /// The stock has changed meanwhile.
+    pub fn check_expected(&self, change: &SaleChange) -> Result<(), Error> {
+        match change.expected_stock {
+            Some(expected) if expected != self.total_stock => Err(Error::Conflict(format!(
+                "Nothing was changed: the stock has become {} meanwhile",
+                self.total_stock
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the sale is still of the epoch that whoever resets it has seen.
+    ///
+    /// # Errors
+    /// It has come to another epoch meanwhile.
+    pub fn check_epoch(&self, expected: Option<Epoch>) -> Result<(), Error> {
+        match expected {
+            Some(expected) if expected != self.epoch => Err(Error::Conflict(format!(
+                "Nothing was reset: the sale has come to epoch {} meanwhile",
+                self.epoch
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// The set-up, as the trail keeps it with each change.
@@ -215,6 +243,8 @@ pub struct SaleChange {
     pub paused: Option<bool>,
     /// What to change of what pages show.
     pub product: ProductChange,
+    /// Only while this is the total stock.
+    pub expected_stock: Option<u32>,
 }
 
 fn valid_name(name: String) -> Result<String, Invalid> {

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     clock::Timestamp,
     error::Result,
-    ids::{SaleId, UserId},
+    ids::{Epoch, SaleId, UserId},
     inventory::Decision,
     order::Purchase,
     ports::{Clock, Inventory, OrderIds},
@@ -123,7 +123,15 @@ impl SaleService {
     /// # Errors
     /// An unknown sale.
     pub async fn reset(&self, sale: &str) -> Result<SaleStatus> {
-        self.inventory.reset(&sale.parse()?).await
+        self.inventory.reset(&sale.parse()?, None).await
+    }
+
+    /// The same of this epoch only, which whoever asks has seen.
+    ///
+    /// # Errors
+    /// An unknown sale, or one that has come to another epoch meanwhile.
+    pub async fn reset_epoch(&self, sale: &str, expected: Epoch) -> Result<SaleStatus> {
+        self.inventory.reset(&sale.parse()?, Some(expected)).await
     }
 
     /// Deletes a sale that has no orders.

@@ -320,13 +320,18 @@ impl ports::Inventory for Engine {
         committed(commit).await.map(|()| status)
     }
 
-    async fn reset(&self, sale: &SaleId) -> Result<SaleStatus> {
+    async fn reset(&self, sale: &SaleId, expected: Option<Epoch>) -> Result<SaleStatus> {
         let cell = self.sales.get(sale)?;
         let reset = self.step(&cell, |step| {
+            step.inventory.sale().check_epoch(expected)?;
             let (place, remains) = step.inventory.reset();
-            (step.append_awaited(place, Record::Reset), step.inventory.status(step.now), remains)
+            Ok::<_, Error>((
+                step.append_awaited(place, Record::Reset),
+                step.inventory.status(step.now),
+                remains,
+            ))
         });
-        let (commit, status, remains) = reset.await?;
+        let (commit, status, remains) = reset.await??;
         drop(remains);
         committed(commit).await.map(|()| status)
     }

@@ -151,7 +151,8 @@ impl Embedded {
         ids: Arc<dyn OrderIds>,
     ) -> Self {
         let found = recovered.found;
-        let operators = Arc::new(operators::Operators::new(path, ledger.readers.clone()));
+        let operators =
+            Arc::new(operators::Operators::new(path, ledger.readers.clone(), ledger.queue.clone()));
         let sales = sales::Sales::new(recovered.cells, recovered.next_no);
         let engine = Arc::new(inventory::Engine::new(sales, ledger, clock, ids));
         let queue = Arc::new(queue::LedgerQueue::new(engine.clone()));

@@ -18,7 +18,7 @@ use flashsale_core::{
 use rusqlite::{Connection, Row};
 use tokio::{sync::Mutex, task};
 
-use crate::ledger::{Readers, leave_log_alone, open_for_writing, parsed, unreadable};
+use crate::ledger::{CommitQueue, Readers, leave_log_alone, open_for_writing, parsed, unreadable};
 
 const INSERT: &str = "INSERT INTO operator_log (at, event, address) VALUES (?1, ?2, ?3)";
 const NEWEST: &str =
@@ -28,13 +28,14 @@ const NEWEST: &str =
 pub(crate) struct Operators {
     path: PathBuf,
     readers: Arc<Readers>,
+    queue: Arc<CommitQueue>,
     /// One row at a time: more writers would only wait for each other in SQLite.
     turn: Arc<Mutex<()>>,
 }
 
 impl Operators {
-    pub(crate) fn new(path: PathBuf, readers: Arc<Readers>) -> Self {
-        Self { path, readers, turn: Arc::default() }
+    pub(crate) fn new(path: PathBuf, readers: Arc<Readers>, queue: Arc<CommitQueue>) -> Self {
+        Self { path, readers, queue, turn: Arc::default() }
     }
 }
 
@@ -43,6 +44,10 @@ impl OperatorLog for Operators {
     async fn record(&self, entry: &OperatorEntry) -> Result<()> {
         let (path, entry) = (self.path.clone(), *entry);
         let turn = self.turn.clone().lock_owned().await;
+        // A ledger that failed is left as it is: what a sync of its log says now is worth nothing.
+        if self.queue.has_failed() {
+            return Err(unwritable(&"the ledger cannot be written"));
+        }
         let written = task::spawn_blocking(move || {
             // Held until the row is written, even if nobody waits for it any more.
             let _turn = turn;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use flashsale_core::{
     Error, Result,
     audit::AuditEvent,
-    ids::SaleId,
+    ids::{Epoch, SaleId},
     order::{Confirmation, Order, Reservation},
     ports::{Figures, FindEvents, FindOrders, Found, OrderStore, Page},
 };
@@ -104,6 +104,11 @@ impl Unhurried {
 impl OrderStore for Unhurried {
     async fn confirm(&self, reservations: &[Reservation]) -> Result<Vec<Confirmation>> {
         self.store.confirm(reservations).await
+    }
+
+    async fn epoch(&self, sale: &SaleId) -> Result<Epoch> {
+        let sale = sale.clone();
+        self.read(|store| async move { store.epoch(&sale).await }).await
     }
 
     async fn orders(&self, sale: &SaleId, after: i64, limit: u32) -> Result<Page<Order>> {

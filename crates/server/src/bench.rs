@@ -68,6 +68,7 @@ impl Shop {
             operators: running.operators.clone(),
             settings: Vec::new(),
             started: Instant::now(),
+            stopping: Arc::default(),
             metrics: Metrics::new(),
             theme: None,
             embed: Embed::new(&[]).map_err(anyhow::Error::msg)?,

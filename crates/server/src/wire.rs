@@ -311,7 +311,7 @@ impl Vitals for Cluster {
         let rows = u64::try_from(totals.audit_rows).unwrap_or(u64::MAX);
         let measure = |name, help, value, total| Measure { name, help, value, total };
         vec![
-            measure("redis_decide_calls", "Calls to Redis that decided something", totals.calls, true),
+            measure("redis_decide_calls", "Calls to Redis that were to decide something", totals.calls, true),
             measure("redis_decided_attempts", "Attempts that those calls decided", totals.decided, true),
             measure("latched_rejections", "Attempts rejected from memory", totals.latched, true),
             measure("queue_published", "Messages published to the order queue", totals.published, true),

@@ -223,7 +223,7 @@ local function reopen(keys, args)
     empty(keys)
     redis.call('UNLINK', keys[META], keys[STOCK])
     armed[mark(keys, args[1])] = nil
-    redis.call('PUBLISH', CHANGES, keys[META])
+    redis.pcall('PUBLISH', CHANGES, keys[META])
     return { 'ok' }
   end
   if what ~= 'same' then meta.place = meta.place + 1 end
@@ -243,7 +243,7 @@ local function reopen(keys, args)
   if what ~= 'same' then meta.changed = meta.place end
   redis.call('HSET', keys[META], 'gate', '', 'next', text(meta.next), 'place', text(meta.place),
     'changed', text(meta.changed), 'confirmed', text(meta.confirmed))
-  redis.call('PUBLISH', CHANGES, keys[META])
+  redis.pcall('PUBLISH', CHANGES, keys[META])
   return status(keys, args)
 end
 
@@ -298,7 +298,7 @@ local function load_end(keys, args)
   redis.call('SET', keys[STOCK], text(total - users))
   redis.call('HSET', keys[META], 'gate', '', 'next', args[3], 'confirmed', args[4])
   armed[mark(keys, args[1])] = generation
-  redis.call('PUBLISH', CHANGES, keys[META])
+  redis.pcall('PUBLISH', CHANGES, keys[META])
   return status(keys, args)
 end
 

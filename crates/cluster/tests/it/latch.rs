@@ -88,7 +88,7 @@ async fn a_restock_is_offered_although_nobody_heard_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reset_and_a_pause_open_the_latch() {
     let (one, other, sale) = latched("reset", 1).await;
-    one.inventory().reset(&sale).await.expect("a reset");
+    one.inventory().reset(&sale, None).await.expect("a reset");
     match offered(&other, &sale, 0).await {
         Decision::Reserved(held) => assert_eq!(held.epoch.0, 2),
         decision => panic!("{decision:?}"),

@@ -146,6 +146,9 @@ async fn a_sale_that_is_on_record_and_not_in_redis() {
     let insert = "INSERT INTO sales (id, name, total_stock, starts_at, ends_at, epoch) \
                   VALUES ('limbo', 'limbo', 3, now() - interval '1 hour', now() + interval '1 hour', 1)";
     sqlx::query(insert).execute(&mut records).await.expect("on record");
+    let made = "INSERT INTO trail (sale_no, kind, epoch, place, at, user_id, detail) \
+                SELECT no, 9, 1, 1::bigint << 32, now(), 'operator', '{\"totalStock\":3}' FROM sales WHERE id = 'limbo'";
+    sqlx::query(made).execute(&mut records).await.expect("on record");
     let now = bench.now();
     let hour = Duration::from_secs(3_600);
     let window = Window::new(now.before(hour), now.after(hour)).expect("a valid window");

@@ -88,7 +88,7 @@ async fn a_message_of_an_older_epoch_creates_nothing() {
     let bench = Bench::start().await;
     let sale = bench.open("past", 50).await;
     let old = bench.reserve(&sale, 1).await;
-    bench.inventory().reset(&sale).await.expect("a reset");
+    bench.inventory().reset(&sale, None).await.expect("a reset");
     let new = bench.reserve(&sale, 2).await;
     deliver(&bench, message(1, &[old]).to_string().as_bytes()).await;
     let (store, inventory) = (bench.store(), bench.inventory());

@@ -71,7 +71,7 @@ async fn what_a_reset_takes_away_on_its_way_is_on_record() {
     let bench = Bench::start().await;
     let sale = bench.open("taken", 5).await;
     let held = bench.reserve(&sale, 1).await;
-    bench.inventory().reset(&sale).await.expect("a reset");
+    bench.inventory().reset(&sale, None).await.expect("a reset");
     let events = bench.store().audit(&sale, 0, 100).await.expect("events").rows;
     let order = held.order_id.to_string();
     let told =

@@ -91,11 +91,12 @@ impl Inventory for Shop {
         self.with(sale, |sale| sale.change(&change).map(|_| sale.status(self.now())))?
     }
 
-    async fn reset(&self, sale: &SaleId) -> Result<SaleStatus> {
+    async fn reset(&self, sale: &SaleId, expected: Option<Epoch>) -> Result<SaleStatus> {
         self.with(sale, |sale| {
+            sale.sale().check_epoch(expected)?;
             sale.reset();
-            sale.status(self.now())
-        })
+            Ok(sale.status(self.now()))
+        })?
     }
 
     async fn delete(&self, sale: &SaleId) -> Result<()> {

@@ -174,6 +174,10 @@ impl OrderStore for World {
         unreachable!("a worker lists nothing")
     }
 
+    async fn epoch(&self, _: &SaleId) -> Result<Epoch> {
+        unreachable!("a worker lists nothing")
+    }
+
     async fn orders(&self, _: &SaleId, _: i64, _: u32) -> Result<Page<Order>> {
         unreachable!("a worker lists nothing")
     }

@@ -24,6 +24,7 @@ use std::{path::Path, sync::Arc, thread};
 
 use parking_lot::Mutex;
 
+pub(crate) use commit_queue::CommitQueue;
 pub(crate) use failure::leave_log_alone;
 pub(crate) use readers::Readers;
 pub(crate) use readers::unreadable;
@@ -31,7 +32,7 @@ pub(crate) use recovery::{Recovered, moment, order_id, parsed};
 pub use schema::FILE_NAME;
 pub(crate) use schema::{check_version, open_for_writing};
 
-use self::{checkpoint::Checkpointer, commit_queue::CommitQueue, writer::Writer};
+use self::{checkpoint::Checkpointer, writer::Writer};
 use crate::OpenError;
 pub(crate) use outbox::Outbox;
 

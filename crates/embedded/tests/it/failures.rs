@@ -41,7 +41,7 @@ async fn everything_is_refused(bench: &Bench, sale: &SaleId, why: &str) {
         // Even who holds a unit: it is only after a start that anybody knows what is on the disk.
         reason(inventory.attempt(sale, user(1)).await),
         reason(inventory.change(sale, change).await),
-        reason(inventory.reset(sale).await),
+        reason(inventory.reset(sale, None).await),
         reason(inventory.create(bench.new_sale("another", 1)).await),
         reason(bench.store().figures(sale).await),
     ] {

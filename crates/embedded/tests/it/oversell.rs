@@ -9,7 +9,7 @@ use crate::support::{Bench, number, user};
 async fn bench() -> Bench {
     let bench = Bench::start().await;
     let sale = bench.sale("guarded", 3).await;
-    bench.inventory().reset(&sale).await.expect("a reset");
+    bench.inventory().reset(&sale, None).await.expect("a reset");
     bench.reserve(&sale, 1).await;
     bench.reserve(&sale, 2).await;
     bench

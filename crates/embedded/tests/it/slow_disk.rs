@@ -125,7 +125,7 @@ async fn whatever_changes_a_sale_is_answered_after_its_commit() {
     let hold = bench.hold();
     let mut releasing = inventory.release(&held, Ending::Cancelled);
     let mut changing = inventory.change(&paused, change);
-    let mut resetting = inventory.reset(&reset);
+    let mut resetting = inventory.reset(&reset, None);
     let mut deleting = inventory.delete(&empty);
     assert!(is_pending(&mut releasing).await, "released before the commit");
     assert!(is_pending(&mut changing).await, "changed before the commit");

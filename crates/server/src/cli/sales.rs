@@ -163,6 +163,7 @@ async fn act(shop: &Shop, what: What) -> Result<String> {
                 ends_at: ends,
                 paused: None,
                 product: shown.change()?,
+                expected_stock: None,
             };
             require_change(&change)?;
             table(&[shop.change(&sale, change).await?])

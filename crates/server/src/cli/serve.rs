@@ -3,7 +3,10 @@
 use std::{
     pin::{Pin, pin},
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -119,6 +122,7 @@ async fn listen(
     tokio::spawn(hub.clone().run());
     let board = Board::new(running.sales.clone(), running.vitals.clone(), hub.clone());
     tokio::spawn(board.clone().run());
+    let stopping = Arc::<AtomicBool>::default();
     let app = App::new(Shared {
         sales: running.sales.clone(),
         store: running.store.clone(),
@@ -128,6 +132,7 @@ async fn listen(
         operators: running.operators.clone(),
         settings,
         started: Instant::now(),
+        stopping: stopping.clone(),
         metrics: Metrics::new(),
         theme,
         embed,
@@ -149,6 +154,7 @@ async fn listen(
     // Streams do not end by themselves, and nobody is kept waiting for them.
     let stop = async {
         stop.await;
+        stopping.store(true, Ordering::Release);
         hub.close();
         board.close();
     };

@@ -4,7 +4,10 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use flashsale_core::{ids::SaleId, ports::OrderStore};
+use flashsale_core::{
+    ids::SaleId,
+    ports::{Figures, OrderStore},
+};
 use serde::Serialize;
 
 use super::say;
@@ -46,9 +49,12 @@ pub(super) async fn run(common: &Common, Verify { sale, json, stand }: Verify) -
     if sales.is_empty() {
         bail!("there are no sales in the store");
     }
-    let mut all = Vec::new();
+    let (mut all, mut unread) = (Vec::new(), Vec::new());
     for sale in sales {
-        all.push(check(&*store, sale).await?);
+        match store.figures(&sale).await {
+            Ok(figures) => all.push(Checked::by(sale, &figures)),
+            Err(error) => unread.push(format!("Sale {sale} cannot be checked: {error}")),
+        }
     }
     let holds = all.iter().all(|checked| checked.verdict.holds);
     if json {
@@ -57,7 +63,14 @@ pub(super) async fn run(common: &Common, Verify { sale, json, stand }: Verify) -
         for checked in &all {
             say(table(checked))?;
         }
-        say(if holds { "All promises hold." } else { "A PROMISE IS BROKEN." })?;
+        match (holds, unread.is_empty()) {
+            (true, true) => say("All promises hold.")?,
+            (true, false) => {}
+            (false, _) => say("A PROMISE IS BROKEN.")?,
+        }
+    }
+    if !unread.is_empty() {
+        bail!("{}", unread.join("\n"));
     }
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -72,9 +85,10 @@ async fn records(common: &Common, stand: &Stand) -> Result<Arc<dyn OrderStore>> 
     Ok(wire::embedded_records(&common.data_dir)?)
 }
 
-async fn check(store: &dyn OrderStore, sale_id: SaleId) -> Result<Checked> {
-    let figures = store.figures(&sale_id).await?;
-    Ok(Checked { sale_id, epoch: figures.epoch.0, verdict: Verdict::on(&figures) })
+impl Checked {
+    fn by(sale_id: SaleId, figures: &Figures) -> Self {
+        Self { sale_id, epoch: figures.epoch.0, verdict: Verdict::on(figures) }
+    }
 }
 
 fn table(checked: &Checked) -> String {

@@ -126,7 +126,7 @@ impl ChangeSale {
             (amount, currency) => Some(price(amount.flatten().as_ref(), currency.flatten().as_deref())?),
         };
         let product = ProductChange { description, image_url, price };
-        Ok(SaleChange { name, total_stock, starts_at, ends_at, paused, product })
+        Ok(SaleChange { name, total_stock, starts_at, ends_at, paused, product, expected_stock: None })
     }
 }
 

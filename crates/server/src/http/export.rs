@@ -11,7 +11,7 @@ use axum::{
 use flashsale_core::{
     Error, Result as CoreResult,
     audit::AuditEvent,
-    ids::SaleId,
+    ids::{Epoch, SaleId},
     order::Order,
     ports::{OrderStore, Page},
 };
@@ -86,6 +86,10 @@ pub(super) trait Row: Sized + Send + 'static {
         sale: &SaleId,
         after: i64,
     ) -> impl Future<Output = CoreResult<Page<Self>>> + Send;
+    /// The epoch that all rows are of, where they are of one.
+    fn epoch(_: &dyn OrderStore, _: &SaleId) -> impl Future<Output = CoreResult<Option<Epoch>>> + Send {
+        async { Ok(None) }
+    }
     fn cells(&self) -> Vec<String>;
     fn json(&self) -> serde_json::Result<Vec<u8>>;
 }
@@ -107,6 +111,10 @@ impl Row for Order {
 
     async fn page(store: &dyn OrderStore, sale: &SaleId, after: i64) -> CoreResult<Page<Self>> {
         store.orders(sale, after, PAGE).await
+    }
+
+    async fn epoch(store: &dyn OrderStore, sale: &SaleId) -> CoreResult<Option<Epoch>> {
+        store.epoch(sale).await.map(Some)
     }
 
     fn cells(&self) -> Vec<String> {
@@ -230,6 +238,8 @@ pub(super) async fn audit_as(format: Format, app: App, sale: &str) -> Result<Res
 struct Progress {
     app: App,
     sale: SaleId,
+    /// Which epoch all of it is of, where it is of one.
+    epoch: Option<Epoch>,
     format: Format,
     /// Chunks that are ready to be sent.
     ready: VecDeque<Bytes>,
@@ -240,7 +250,8 @@ struct Progress {
 async fn export<R: Row>(app: App, sale: &str, format: Format) -> Result<Response, Problem> {
     let sale: SaleId = sale.parse()?;
     // The first page is read before the reply begins, so that what is wrong can still be said.
-    let first = R::page(&*app.store, &sale, 0).await?;
+    let epoch = R::epoch(&*app.store, &sale).await?;
+    let first = page::<R>(&*app.store, &sale, epoch, 0).await?;
     let next = first.next;
     let name = format!(
         "attachment; filename=\"{sale}-{}.{}\"",
@@ -256,7 +267,7 @@ async fn export<R: Row>(app: App, sale: &str, format: Format) -> Result<Response
     };
     let lines = app.background.run(async move { rows(format, &first.rows) }).await?;
     let ready = [head, lines].into_iter().collect::<io::Result<_>>().map_err(|error| unwritable(&error))?;
-    let progress = Progress { app, sale, format, ready, next };
+    let progress = Progress { app, sale, epoch, format, ready, next };
     let mut response = Body::from_stream(stream::try_unfold(progress, advance::<R>)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
@@ -268,13 +279,28 @@ async fn export<R: Row>(app: App, sale: &str, format: Format) -> Result<Response
     Ok(response)
 }
 
+/// The page after the key `after`. What is of two epochs is the list of neither.
+async fn page<R: Row>(
+    store: &dyn OrderStore,
+    sale: &SaleId,
+    epoch: Option<Epoch>,
+    after: i64,
+) -> CoreResult<Page<R>> {
+    let page = R::page(store, sale, after).await?;
+    if R::epoch(store, sale).await? != epoch {
+        return Err(Error::unavailable("The sale was reset meanwhile; ask again"));
+    }
+    Ok(page)
+}
+
 /// The next chunk. An error here cuts the stream off, so that nobody takes a part for the whole.
 async fn advance<R: Row>(mut progress: Progress) -> io::Result<Option<(Bytes, Progress)>> {
     if let Some(chunk) = progress.ready.pop_front() {
         return Ok(Some((chunk, progress)));
     }
     let Some(after) = progress.next else { return Ok(None) };
-    let page = R::page(&*progress.app.store, &progress.sale, after).await.map_err(|error| cut_off(&error))?;
+    let page = page::<R>(&*progress.app.store, &progress.sale, progress.epoch, after);
+    let page = page.await.map_err(|error| cut_off(&error))?;
     progress.next = page.next;
     let format = progress.format;
     let chunk = progress
@@ -314,4 +340,40 @@ fn cut_off(error: &Error) -> io::Error {
 
 fn unwritable(error: &io::Error) -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The export cannot be written: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use flashsale_core::{
+        ports::Clock,
+        sale::{NewSale, Window},
+    };
+    use flashsale_embedded::{Embedded, Folder};
+
+    use super::*;
+    use crate::ambient::{RandomIds, SystemClock};
+
+    /// Its cursor is a unit, and units begin anew: half of the list would be people who hold nothing any more.
+    #[tokio::test]
+    async fn a_list_of_orders_ends_where_the_sale_is_reset() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let shop = Embedded::open(&folder, Arc::new(SystemClock), Arc::new(RandomIds)).unwrap();
+        let (sales, store, sale) = (shop.inventory(), shop.store(), "sale_1".parse().unwrap());
+        let window =
+            Window::new(SystemClock.now(), SystemClock.now().after(Duration::from_secs(60))).unwrap();
+        sales.create(NewSale::new(sale, "Sale".to_owned(), 10, window).unwrap()).await.unwrap();
+        let sale = "sale_1".parse().unwrap();
+        for user in ["ada", "bob", "cyd"] {
+            sales.attempt(&sale, user.parse().unwrap()).await.unwrap();
+        }
+        let epoch = <Order as Row>::epoch(&*store, &sale).await.unwrap();
+        let first = page::<Order>(&*store, &sale, epoch, 0).await.unwrap();
+        assert_eq!(first.rows.len(), 3);
+        sales.reset(&sale, None).await.unwrap();
+        sales.attempt(&sale, "dan".parse().unwrap()).await.unwrap();
+        assert!(page::<Order>(&*store, &sale, epoch, 1).await.is_err());
+    }
 }

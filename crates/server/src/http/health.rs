@@ -1,8 +1,9 @@
 //! Whether it lives, whether it can sell, and how its parts are.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Instant};
 
 use axum::extract::State;
+use flashsale_core::Error;
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -100,6 +101,10 @@ pub(crate) async fn live() -> Momentary<Probe> {
     )
 )]
 pub(crate) async fn ready(State(app): State<App>) -> Result<Momentary<Probe>, Problem> {
+    // Whoever asks often enough sends nobody here any more.
+    if app.stopping.load(Ordering::Acquire) {
+        return Err(Error::unavailable("the server is shutting down").into());
+    }
     app.vitals.ready().await?;
     Ok(Momentary(Probe { status: "up" }))
 }

@@ -191,10 +191,11 @@ async fn connection(
     let _ = stream.shutdown().await;
 }
 
-/// Says that there are too many connections, and reads what the client still sends for a moment, so that
-/// the reply is not lost in a reset.
+/// Says that there are too many connections, once something is asked: a client that has not asked does not take a reply for
+/// one. And reads what the client still sends for a moment, so that the reply is not lost in a reset.
 async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let goodbye = async {
+        stream.peek(&mut [0]).await?;
         stream.write_all(TOO_MANY).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await

@@ -91,6 +91,9 @@ impl Metrics {
         registry.register("attempts", "Attempts to buy, by outcome", attempts.clone());
         let problems = Family::<StatusLabel, Counter>::default();
         registry.register("purchase_problems", "Purchases that ended in a problem", problems.clone());
+        // There from the start, so that the first one is a rise.
+        let unavailable = StatusLabel { status: StatusCode::SERVICE_UNAVAILABLE.as_u16() };
+        drop(problems.get_or_create(&unavailable));
         // From 10 µs to 5 s.
         let purchase_seconds = Histogram::new(exponential_buckets(0.000_01, 2.0, 20));
         registry.register_with_unit(

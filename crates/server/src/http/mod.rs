@@ -23,7 +23,7 @@ mod widget;
 
 use std::{
     ops::Deref,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     /// What is in force, for the operator to read.
     pub(crate) settings: Vec<Setting>,
     pub(crate) started: Instant,
+    /// Whether the server stops.
+    pub(crate) stopping: Arc<AtomicBool>,
     /// The shop's own style sheet, if it has one.
     pub(crate) theme: Option<Asset>,
     /// Who may show a sale in a frame.

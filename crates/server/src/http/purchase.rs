@@ -149,7 +149,8 @@ async fn try_attempt<B: Piecewise>(
         }
         Decision::NotActive => {
             // Whoever bought in time and asks late still hears of the order.
-            let held = app.sales.purchase(&sale_id, &user_id).await?;
+            // That this cannot be looked up changes nothing of the decision.
+            let held = app.sales.purchase(&sale_id, &user_id).await.ok().flatten();
             let order_id = held.map(|purchase| purchase.order_id.to_string());
             Err(Problem { order_id, ..Problem::bad_request(NOT_ACTIVE) })
         }

@@ -37,6 +37,8 @@ struct State {
     /// The last change that nobody should wait for: the sale opened, was paused, is sold out, …
     urgent: u64,
     cohorts: VecDeque<Cohort>,
+    /// The sale is gone, and everybody has been told.
+    ended: bool,
 }
 
 /// Viewers that are told at the same moment.
@@ -51,7 +53,8 @@ impl Channel {
     pub(super) fn new(status: SaleStatus) -> Self {
         let looked = Instant::now();
         let edge = edge_of(&status, looked);
-        Self(Mutex::new(State { status, looked, edge, version: 1, urgent: 1, cohorts: VecDeque::new() }))
+        let (version, urgent, cohorts, ended) = (1, 1, VecDeque::new(), false);
+        Self(Mutex::new(State { status, looked, edge, version, urgent, cohorts, ended }))
     }
 
     /// The state of this instant, where it has been looked at a moment ago.
@@ -118,6 +121,9 @@ impl Channel {
     /// not be looked at for a while is not told as if it were new: that silence says that something is away.
     pub(super) fn tell(&self, elapsed: Duration, pace: Duration) {
         let mut state = self.0.lock();
+        if state.ended {
+            return;
+        }
         let (version, urgent) = (state.version, state.urgent);
         let is_known = state.looked.elapsed() < KNOWN;
         let mut encoded = None;
@@ -140,7 +146,9 @@ impl Channel {
 
     /// The sale is gone: everybody hears it, and then nothing more.
     pub(super) fn end(&self) {
-        for cohort in &self.0.lock().cohorts {
+        let mut state = self.0.lock();
+        state.ended = true;
+        for cohort in &state.cohorts {
             cohort.tell.send_replace(Bytes::from_static(b"event: gone\ndata: {}\n\n"));
         }
     }
@@ -218,6 +226,17 @@ mod tests {
     fn heard(hear: &mut watch::Receiver<Bytes>) -> Option<String> {
         let news = hear.has_changed().unwrap();
         news.then(|| String::from_utf8(hear.borrow_and_update().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_sale_that_is_gone_stays_gone() {
+        let channel = Channel::new(status(0));
+        let (_, mut hear) = channel.join();
+        // The last look before it was deleted has news that nobody has been told yet.
+        channel.look(status(1));
+        channel.end();
+        channel.tell(Duration::from_secs(1), Duration::from_millis(200));
+        assert!(heard(&mut hear).unwrap().starts_with("event: gone"));
     }
 
     #[test]

@@ -208,8 +208,9 @@ impl Hub {
                         gone.fetch_add(channel.look(status), Ordering::Relaxed);
                     }
                     Err(Error::UnknownSale(_)) => {
-                        channel.end();
+                        // In this order: whoever comes now begins a channel that is looked at again.
                         self.watched.lock().channels.remove(sale);
+                        channel.end();
                     }
                     // Nothing is known right now; the silence tells viewers so. It is looked at again in its time, also
                     // when it opens or closes right now.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::body::Bytes;
@@ -16,6 +16,8 @@ use super::channel::{encode, shown};
 const A_SALE: Duration = Duration::from_micros(500);
 /// The most sales in one piece of a stream.
 const PIECE: usize = 64;
+/// How old an event may be that is sent as it is; the clock in an older one is put right.
+const STALE: Duration = Duration::from_secs(1);
 /// The most sales that are gone of which those are still told who have not heard it.
 const GONE_MAX: usize = 1_000;
 
@@ -29,9 +31,16 @@ struct Sales {
     version: u64,
     known: HashMap<SaleId, (u64, SaleStatus)>,
     /// The newest event of each sale, by the version that it came with.
-    events: BTreeMap<u64, Bytes>,
+    events: BTreeMap<u64, Event>,
     /// Which of them say that a sale is gone.
     gone: BTreeMap<u64, SaleId>,
+}
+
+/// An event as it was first told, and when. That a sale is gone has no sale.
+struct Event {
+    bytes: Bytes,
+    told: Instant,
+    sale: Option<SaleId>,
 }
 
 impl Overview {
@@ -83,12 +92,20 @@ impl Overview {
         let news: Vec<_> = sales.events.range(seen + 1..).take(PIECE).collect();
         let last = *news.last()?.0;
         let mut piece = Vec::new();
-        news.iter().for_each(|(_, event)| piece.extend_from_slice(event));
+        news.iter().for_each(|(_, event)| piece.extend_from_slice(&sales.by_now(event)));
         Some((piece.into(), last))
     }
 }
 
 impl Sales {
+    /// An event by the time of now.
+    fn by_now(&self, event: &Event) -> Bytes {
+        let age = event.told.elapsed();
+        let known = event.sale.as_ref().filter(|_| age >= STALE).and_then(|sale| self.known.get(sale));
+        let Some((_, status)) = known else { return event.bytes.clone() };
+        encode(SaleStatus { now: status.now.after(age), ..status.clone() })
+    }
+
     /// Puts a sale's newest event, or that it is gone, in the place of its last one.
     fn put(&mut self, sale: SaleId, status: Option<SaleStatus>) {
         self.version += 1;
@@ -103,18 +120,18 @@ impl Sales {
                 stays
             }),
         }
-        let event = match status {
+        let (bytes, there) = match status {
             Some(status) => {
-                self.known.insert(sale, (self.version, status.clone()));
-                encode(status)
+                self.known.insert(sale.clone(), (self.version, status.clone()));
+                (encode(status), Some(sale))
             }
             None => {
                 let event = format!("event: gone\ndata: {{\"saleId\":\"{sale}\"}}\n\n");
                 self.gone.insert(self.version, sale);
-                event.into()
+                (event.into(), None)
             }
         };
-        self.events.insert(self.version, event);
+        self.events.insert(self.version, Event { bytes, told: Instant::now(), sale: there });
         if self.gone.len() > GONE_MAX
             && let Some((oldest, _)) = self.gone.pop_first()
         {
@@ -142,7 +159,20 @@ mod tests {
 
     fn told(overview: &Overview) -> Vec<String> {
         let events = &overview.sales.lock().events;
-        events.values().map(|event| String::from_utf8(event.to_vec()).unwrap()).collect()
+        events.values().map(|event| String::from_utf8(event.bytes.to_vec()).unwrap()).collect()
+    }
+
+    /// Whoever counts down by the clock in it would be late by as much.
+    #[test]
+    fn whoever_comes_later_is_told_the_time_of_now() {
+        let overview = Overview::of(vec![status("quiet")]);
+        let first = overview.since(0).unwrap();
+        assert!(String::from_utf8_lossy(&first.0).contains("1970-01-01T00:00:00.001Z"));
+        for event in overview.sales.lock().events.values_mut() {
+            event.told = event.told.checked_sub(Duration::from_secs(10)).unwrap();
+        }
+        let later = overview.since(0).unwrap();
+        assert!(String::from_utf8_lossy(&later.0).contains("1970-01-01T00:00:10."), "{later:?}");
     }
 
     /// Each sale that was ever deleted while somebody watched was told to everybody who came later.

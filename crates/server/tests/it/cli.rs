@@ -576,13 +576,13 @@ fn verify_holds_under_load_and_after_it() {
     );
     let table = tell_at(server.data_dir(), &["verify", "--sale", "sale_1"]).good();
     names(&table, &["P1", "P2", "P4", "P5", "P6", "P7", "100 ≤ 100", "0 + 0 + 100 = 100", "1000 attempted"]);
-    assert!(table.matches('✓').count() == 10 && !table.contains('✗') && !table.contains("sale_2"), "{table}");
+    assert!(table.matches('✓').count() == 11 && !table.contains('✗') && !table.contains("sale_2"), "{table}");
     let json = tell_at(server.data_dir(), &["verify", "--sale", "sale_1", "--json"]).json();
     assert_eq!(
         (&json[0]["saleId"], &json[0]["epoch"], &json[0]["holds"]),
         (&json!("sale_1"), &json!(1), &json!(true))
     );
-    assert_eq!(json[0]["checks"].as_array().map(Vec::len), Some(10));
+    assert_eq!(json[0]["checks"].as_array().map(Vec::len), Some(11));
     names(&tell_at(server.data_dir(), &["verify", "--sale", "sale_9"]).bad(1), &["There is no sale sale_9"]);
 
     let (_, dir) = server.terminate();
@@ -611,6 +611,33 @@ fn verify_finds_what_was_done_to_the_ledger_and_names_the_promise() {
         ("P6", "every place of the sequence", format!("DELETE FROM trail WHERE {place} 2)")),
         ("P6", "every order and its reservation", format!("DELETE FROM trail WHERE {place} 1)")),
         ("P6", "every confirmation", format!("DELETE FROM trail WHERE {place} 5)")),
+        (
+            "P6",
+            "every confirmation",
+            "UPDATE trail SET (order_id, unit, user_id) = (SELECT order_id, unit, user_id FROM trail WHERE kind = 5 ORDER BY key) \
+             WHERE key = (SELECT max(key) FROM trail WHERE kind = 5)"
+                .to_owned(),
+        ),
+        (
+            "P6",
+            "every ending",
+            "INSERT INTO ended_orders SELECT (key & ~0xFFFFFFFFFF) + 5000, key & 0xFFFFFFFFFF, place, epoch, 'CANCELLED', \
+             reserved_at, confirmed_at, reserved_at, id, user_id FROM live_orders WHERE user_id = 'user4'; \
+             DELETE FROM live_orders WHERE user_id = 'user4'"
+                .to_owned(),
+        ),
+        (
+            "P6",
+            "every order and its reservation",
+            format!("{free} UPDATE live_orders SET user_id = 'mallory' WHERE user_id = 'user3'"),
+        ),
+        (
+            "P6",
+            "every order and its reservation",
+            format!("UPDATE trail SET user_id = 'mallory' WHERE {place} 1)"),
+        ),
+        ("P6", "every attempt has its outcome", format!("UPDATE trail SET kind = 77 WHERE {place} 2)")),
+        ("P1", "the stock is the one on record", "UPDATE sales SET total_stock = total_stock + 1".to_owned()),
         ("P6", "every place of the sequence", "UPDATE sales SET last_place = last_place + 1".to_owned()),
         ("P5", "nobody was told SOLD_OUT", format!("UPDATE trail SET kind = 2 WHERE {place} 1)")),
         (
@@ -652,6 +679,13 @@ fn verify_finds_what_was_done_to_the_ledger_and_names_the_promise() {
         let json: Value = serde_json::from_str(&json.out).expect("JSON");
         assert_eq!(json[0]["holds"], false);
     }
+    let damage = format!("UPDATE trail SET detail = '{{' WHERE {place} 1)");
+    ledger(dir.path()).execute_batch(&damage).expect("damaged");
+    let found = tell_at(dir.path(), &["verify"]);
+    assert_eq!(found.code, Some(1), "{found:#?}");
+    names(&found.err, &["Sale sale_1 cannot be checked"]);
+    names(&found.out, &["Sale sale_2", "Sale sale_3"]);
+    assert!(!found.out.contains("All promises hold"), "{found:#?}");
 }
 
 // ── Doctor, and folders without a ledger ─────────────────────────────────────────────────────────────────

@@ -704,7 +704,7 @@ fn a_sale_is_paused_resumed_restocked_and_ended() {
     assert_says(&page, &["25 units added to sale sale_1: it has 125 in all."]);
     // The same form, sent twice.
     let page = operator.submit(&at("restock"), &[("units", "25"), ("total", "100")]);
-    assert_says(&page, &["data-flash=\"failed\"", "Nothing was added: the stock has become 125 meanwhile."]);
+    assert_says(&page, &["data-flash=\"failed\"", "Nothing was changed: the stock has become 125 meanwhile"]);
     for (units, said) in [
         ("", "how many"),
         ("0", "how many"),

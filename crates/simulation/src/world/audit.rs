@@ -101,12 +101,16 @@ impl World {
             figures.units_outside_stock,
             figures.orders_of_other_epochs,
             figures.orders_without_record,
+            figures.endings_without_record,
+            figures.confirmations_without_record,
+            figures.places_missing,
             figures.records_missing,
             figures.records_unexpected,
             figures.sold_out_too_early,
         ];
         let counted = figures.reserved + figures.confirmed;
         let adds_up = figures.available + counted == figures.total_stock && counted == live as u64;
+        let adds_up = adds_up && figures.stock_on_record == figures.total_stock;
         if wrong.iter().any(|count| *count > 0) || !adds_up {
             return broken!("the figures add up", "{sale}: {figures:?}");
         }

@@ -127,6 +127,7 @@ pub(super) fn change(form: &mut SaleForm) -> Option<SaleChange> {
         ends_at: ends_at.flatten(),
         paused: None,
         product: ProductChange { description, image_url, price: price.flatten() },
+        expected_stock: None,
     })
 }
 

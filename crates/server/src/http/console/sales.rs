@@ -135,18 +135,18 @@ pub(super) async fn restock(
     request: Request,
 ) -> Response {
     act(&app, &desk, sale, request, async |sale, fields| {
-        let (units, seen) = (form::whole_number(fields.get("units")), form::whole_number(fields.get("total")));
+        let (units, seen) =
+            (form::whole_number(fields.get("units")), form::whole_number(fields.get("total")));
         let Some(units) = units.filter(|units| *units > 0) else {
             return Err(Error::Conflict("Say how many units to add, as a whole number.".to_owned()));
         };
-        let total = app.sales.status(&sale).await?.sale.total_stock;
         // What is sent twice, or beside another operator's change, must not add twice.
-        if seen != Some(total) {
-            return Err(Error::Conflict(format!(
-                "Nothing was added: the stock has become {total} meanwhile. Look again, and add what is missing."
-            )));
-        }
-        let change = SaleChange { total_stock: Some(total.saturating_add(units)), ..SaleChange::default() };
+        let seen = seen.unwrap_or_default();
+        let change = SaleChange {
+            total_stock: Some(seen.saturating_add(units)),
+            expected_stock: Some(seen),
+            ..SaleChange::default()
+        };
         let total = app.sales.change(&sale, change).await?.sale.total_stock;
         let units = if units == 1 { "1 unit".to_owned() } else { format!("{units} units") };
         Ok(format!("{units} added to sale {sale}: it has {total} in all."))
@@ -194,7 +194,7 @@ pub(super) async fn reset(State(app): State<App>, desk: Desk, sale: SalePath, re
             let html = web::reset(desk.frame(Here::Sales), console_sale(&status), typed, Some(&wrong));
             return Ok(desk.page(StatusCode::BAD_REQUEST, html));
         }
-        Ok::<_, Problem>(match app.sales.reset(&id).await {
+        Ok::<_, Problem>(match app.sales.reset_epoch(&id, epoch).await {
             Ok(reset) => {
                 let epoch = reset.sale.epoch;
                 desk.done(&at(&id), &format!("Sale {id} is reset: epoch {epoch} begins with all its units."))
