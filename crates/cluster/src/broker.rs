@@ -354,7 +354,7 @@ pub(crate) async fn close(channel: Channel) {
     let _ = timeout(PATIENCE, channel.close(200, "done".into())).await;
 }
 
-fn is_not_found(error: &lapin::Error) -> bool {
+pub(crate) fn is_not_found(error: &lapin::Error) -> bool {
     use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
     matches!(error.kind(), lapin::ErrorKind::ProtocolError(said)
         if *said.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))

@@ -13,7 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use flashsale_core::{
-    Result,
+    Error, Result,
     order::Reservation,
     ports::{Delivery, OrderQueue},
 };
@@ -70,7 +70,10 @@ impl Intake {
         let options = BasicConsumeOptions::default();
         let consume =
             channel.basic_consume(short(&broker.names.queue), "".into(), options, FieldTable::default());
-        let consumer = consume.await.map_err(failed)?;
+        let consumer = consume.await.map_err(|error| match broker::is_not_found(&error) {
+            true => Error::unavailable("the order queue is not there yet"),
+            false => failed(error),
+        })?;
         Ok(Self { channel, consumer })
     }
 

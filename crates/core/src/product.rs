@@ -107,7 +107,10 @@ impl Price {
             )
         })?;
         if minor > MINOR_MAX {
-            return Err(Invalid::new("price", "is too high"));
+            return Err(Invalid::new(
+                "price",
+                format!("must be at most {MINOR_MAX} of the smallest units of {currency}"),
+            ));
         }
         Ok(Self { minor, currency: code })
     }

@@ -10,7 +10,7 @@ use hyper::{Method, Request, Uri};
 
 use crate::connection::{Link, Unanswered};
 use crate::reply::{self, Outcome};
-use crate::tally::{Entry, Tallies};
+use crate::tally::{Entry, Tallies, Unsent};
 use crate::target::{PURCHASE_PATH, Target};
 use crate::users::Users;
 
@@ -82,23 +82,22 @@ impl Buyer {
                 self.tallies.enter(self.desk, Entry { user, since, sent, completed, outcome });
                 true
             }
+            Err(Unanswered::OutOfFiles) => {
+                self.tallies.skip(self.desk, Unsent::OutOfFiles);
+                false
+            }
             Err(error) => {
-                self.fail(user, since, error.to_string());
+                let now = Instant::now();
+                let outcome = Outcome::Failed(error.to_string());
+                self.tallies.enter(self.desk, Entry { user, since, sent: now, completed: now, outcome });
                 !matches!(error, Unanswered::Connect(_))
             }
         }
     }
 
     /// Enters an attempt that found no free connection in time.
-    pub(crate) fn give_up(&self, attempt: u64, since: Instant) {
-        let reason = format!("not sent: no free connection within {:?}", self.plan.timeout);
-        self.fail(self.plan.users.of_attempt(attempt), since, reason);
-    }
-
-    fn fail(&self, user: u64, since: Instant, reason: String) {
-        let now = Instant::now();
-        let outcome = Outcome::Failed(reason);
-        self.tallies.enter(self.desk, Entry { user, since, sent: now, completed: now, outcome });
+    pub(crate) fn give_up(&self) {
+        self.tallies.skip(self.desk, Unsent::NoFreeConnection);
     }
 
     fn request(&mut self, user: u64) -> Request<Full<Bytes>> {

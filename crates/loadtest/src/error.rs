@@ -52,6 +52,9 @@ pub enum Error {
         /// What happened instead.
         reason: String,
     },
+    /// It was told to stop before the load was on.
+    #[error("interrupted before the load was on")]
+    Interrupted,
     /// A task of the load generator itself died: a defect of ours, not of the server.
     #[error("the load generator failed: {0}")]
     Generator(#[from] tokio::task::JoinError),

@@ -30,10 +30,11 @@ pub fn reply(data: &[u8]) {
             decided(body, "ALREADY_PURCHASED", false, order.as_deref(), status);
         }
         Outcome::SoldOut => decided(body, "SOLD_OUT", false, None, status),
-        Outcome::NotActive => {
+        Outcome::NotActive(order) => {
             assert_eq!(status, StatusCode::BAD_REQUEST);
             if let Ok(said) = serde_json::from_slice::<Value>(body) {
-                assert_eq!(said["message"], "Sale is not currently active");
+                assert_eq!(said["statusCode"], 400);
+                assert_eq!(said["orderId"].as_str().filter(|id| !id.is_empty()), order.as_deref());
             }
         }
         Outcome::Refused => {

@@ -5,6 +5,7 @@
 //! unclaimed, every buyer is busy, and the pacer hires more, up to the bound; beyond it attempts wait, and the wait is
 //! part of their latency.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::Error;
 use crate::buyer::{Buyer, Plan};
+use crate::interrupt::{Applied, see_through, unless};
 use crate::schedule::Schedule;
 use crate::tally::Tallies;
 
@@ -42,16 +44,19 @@ struct Floor {
     tallies: Arc<Tallies>,
 }
 
-/// Applies the load until its last attempt is answered or given up. Returns the start of the clock.
+/// Applies the load until its last attempt is answered or given up, or until `stop`; then only those under way are
+/// waited for.
 pub(crate) async fn run(
     plan: &Arc<Plan>,
     tallies: &Arc<Tallies>,
     schedule: Schedule,
     max_connections: usize,
-) -> Result<Instant, Error> {
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Applied, Error> {
     let ahead =
         OPENED_AHEAD.min(max_connections).min(usize::try_from(schedule.total()).unwrap_or(usize::MAX));
-    let buyers = Buyer::gather(plan, tallies, ahead).await;
+    let gathering = Buyer::gather(plan, tallies, ahead);
+    let Some(buyers) = unless(stop.as_mut(), gathering).await else { return Ok(Applied::never()) };
     let start = Instant::now();
     let floor = Arc::new(Floor {
         schedule,
@@ -66,12 +71,17 @@ pub(crate) async fn run(
         crowd.spawn(buy(Arc::clone(&floor), buyer));
     }
     let _stop = StopPacer(Arc::clone(&floor));
-    let pacer = tokio::task::spawn_blocking(move || pace(&floor, crowd, max_connections));
-    let mut crowd = pacer.await?;
-    while let Some(done) = crowd.join_next().await {
-        done?;
-    }
-    Ok(start)
+    let shared = Arc::clone(&floor);
+    let pacer = tokio::task::spawn_blocking(move || pace(&shared, crowd, max_connections));
+    let load = async {
+        let mut crowd = pacer.await?;
+        while let Some(done) = crowd.join_next().await {
+            done?;
+        }
+        Ok(())
+    };
+    // Closed, it ends the pacer, and each buyer after the attempt at hand.
+    see_through(start, load, stop, || floor.due.close()).await
 }
 
 /// Ends the pacer's thread when the run is dropped half-way.
@@ -119,7 +129,7 @@ async fn buy(floor: Arc<Floor>, mut buyer: Buyer) {
         let intended = floor.start + floor.schedule.intended(attempt);
         // Else a server that hangs would hold the run for a time-out per attempt, one after the other.
         if intended.elapsed() > floor.plan.timeout() {
-            buyer.give_up(attempt, intended);
+            buyer.give_up();
         } else {
             buyer.attempt(attempt, intended).await;
         }

@@ -56,11 +56,16 @@ pub struct Options {
     /// What every user id begins with (`{prefix}-{index}`). Unique per run, else last run's buyers come again and
     /// are told `ALREADY_PURCHASED`. 1 to 200 bytes without control characters.
     pub user_prefix: String,
-    /// How long a request may take, connecting included. In an open loop also how long an attempt may wait for a
-    /// free connection before it is given up. Default: 10 s.
+    /// Whether nobody has bought as one of these users before, as when the prefix was drawn at random: then
+    /// `ALREADY_PURCHASED` for a purchase that this run did not make is a lie. Default: no.
+    pub fresh_users: bool,
+    /// How long a request may take, connecting included; and at the start, finding the server. In an open loop also how
+    /// long an attempt may wait for a free connection before it is given up. Default: 10 s.
     pub timeout: Duration,
     /// The most connections of an open loop. Default: 1,024.
     pub max_connections: usize,
+    /// How many files this process may open at once, if that is known. It is only named where they do not suffice.
+    pub open_files: Option<u64>,
     /// Whether to show a progress bar on stderr, if that is a terminal. Default: no.
     pub progress: bool,
 }
@@ -74,8 +79,10 @@ impl Options {
             load: Load::OpenLoop { rate_per_second: 2_000.0, duration: Duration::from_secs(5) },
             users: None,
             user_prefix: user_prefix.into(),
+            fresh_users: false,
             timeout: Duration::from_secs(10),
             max_connections: 1_024,
+            open_files: None,
             progress: false,
         }
     }

@@ -55,7 +55,7 @@ async fn move_on(bar: ProgressBar, tallies: Arc<Tallies>) {
         refresh.tick().await;
         let end = bar.length().unwrap_or_default();
         bar.set_position(millis(bar.elapsed()).min(end));
-        bar.set_message(format!("{} attempts answered", tallies.entered()));
+        bar.set_message(format!("{} attempts over", tallies.entered()));
     }
 }
 

@@ -7,6 +7,8 @@ use serde::Deserialize;
 
 /// The most characters of a reply that a reason quotes.
 const QUOTED: usize = 100;
+/// The longest order id in bytes, so that a purchase costs a bounded memory.
+const LONGEST_ORDER_ID: usize = 64;
 
 /// What came of one attempt.
 #[derive(Debug, PartialEq)]
@@ -17,8 +19,8 @@ pub(crate) enum Outcome<'a> {
     AlreadyPurchased(Option<Cow<'a, str>>),
     /// Nothing is left.
     SoldOut,
-    /// The sale is not open.
-    NotActive,
+    /// The sale is not open; the order id of an earlier purchase of the user, if the reply has one.
+    NotActive(Option<Cow<'a, str>>),
     /// The server is overloaded and said when to come again.
     Refused,
     /// No answer, or none that means anything; why.
@@ -36,11 +38,13 @@ struct Body<'a> {
     order_id: Option<Text<'a>>,
 }
 
-/// The field of an error that matters; its `status` is a number.
+/// The fields of an error that matter. It shows that the API speaks, and not a proxy before it.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Problem<'a> {
+    status_code: u16,
     #[serde(borrow)]
-    message: Text<'a>,
+    order_id: Option<Text<'a>>,
 }
 
 /// `Option<Cow<str>>` would always copy; through this, text without escapes is borrowed.
@@ -48,18 +52,14 @@ struct Problem<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads a reply. `retry_after` says whether it had that header: without it a 429 or 503 is a failure, since a
-/// refusal must say when to come again.
+/// refusal must say when to come again. A 400 is taken for "not active": its words are for people, and nothing else
+/// is wrong with what we ask.
 pub(crate) fn read(status: StatusCode, retry_after: bool, body: &[u8]) -> Outcome<'_> {
     let unexpected = || Outcome::Failed(format!("HTTP {}: {}", status.as_u16(), quote(body)));
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE if retry_after => Outcome::Refused,
         StatusCode::OK => decision(body).unwrap_or_else(unexpected),
-        StatusCode::BAD_REQUEST => match serde_json::from_slice::<Problem<'_>>(body) {
-            Ok(Problem { message: Text(message) }) if message == "Sale is not currently active" => {
-                Outcome::NotActive
-            }
-            _ => unexpected(),
-        },
+        StatusCode::BAD_REQUEST => not_active(body).unwrap_or_else(unexpected),
         _ => unexpected(),
     }
 }
@@ -67,7 +67,7 @@ pub(crate) fn read(status: StatusCode, retry_after: bool, body: &[u8]) -> Outcom
 /// A decision, or `None` if the body is not one or contradicts itself.
 fn decision(body: &[u8]) -> Option<Outcome<'_>> {
     let body: Body<'_> = serde_json::from_slice(body).ok()?;
-    let order = body.order_id.map(|text| text.0).filter(|id| !id.is_empty());
+    let order = order_id(body.order_id)?;
     let (outcome, success) = match &*body.status?.0 {
         "SUCCESS" => (Outcome::Success(order), true),
         "ALREADY_PURCHASED" => (Outcome::AlreadyPurchased(order), false),
@@ -75,6 +75,20 @@ fn decision(body: &[u8]) -> Option<Outcome<'_>> {
         _ => return None,
     };
     (body.success == Some(success)).then_some(outcome)
+}
+
+/// A closed sale, or `None` if the body is not an error of the API.
+fn not_active(body: &[u8]) -> Option<Outcome<'_>> {
+    let problem: Problem<'_> = serde_json::from_slice(body).ok()?;
+    let order = order_id(problem.order_id)?;
+    (problem.status_code == StatusCode::BAD_REQUEST.as_u16()).then_some(Outcome::NotActive(order))
+}
+
+/// An order id, where there is one; `None` for one that is too long.
+fn order_id(id: Option<Text<'_>>) -> Option<Option<Cow<'_, str>>> {
+    let id = id.map(|text| text.0).filter(|id| !id.is_empty());
+    let bounded = id.as_ref().is_none_or(|id| id.len() <= LONGEST_ORDER_ID);
+    bounded.then_some(id)
 }
 
 /// Whether a SUCCESS says that it rests on less than it should for now.
@@ -128,13 +142,35 @@ mod tests {
         }
     }
 
+    fn bad_request(body: &str) -> Outcome<'_> {
+        read(StatusCode::BAD_REQUEST, false, body.as_bytes())
+    }
+
     #[test]
-    fn a_closed_sale_is_not_a_failure_but_any_other_400_is() {
-        let closed = br#"{"status":400,"statusCode":400,"message":"Sale is not currently active","error":"Bad Request"}"#;
-        assert_eq!(read(StatusCode::BAD_REQUEST, false, closed), Outcome::NotActive);
-        let other =
-            read(StatusCode::BAD_REQUEST, false, br#"{"statusCode":400,"message":"userId is too long"}"#);
-        assert!(matches!(other, Outcome::Failed(reason) if reason.contains("userId is too long")));
+    fn a_closed_sale_is_told_by_the_status_code_whatever_the_words() {
+        // "message is for people and may be worded differently tomorrow", and then every such answer was a failure.
+        for message in ["Sale is not currently active", "Der Verkauf ist nicht offen"] {
+            let closed =
+                format!(r#"{{"status":400,"statusCode":400,"message":"{message}","error":"Bad Request"}}"#);
+            assert_eq!(bad_request(&closed), Outcome::NotActive(None));
+        }
+        let holder = r#"{"statusCode":400,"message":"m","orderId":"o-1"}"#;
+        assert_eq!(bad_request(holder), Outcome::NotActive(Some("o-1".into())));
+        for other in ["", "<html>", "{}", r#"{"statusCode":404}"#, r#"{"statusCode":"400"}"#] {
+            assert!(matches!(bad_request(other), Outcome::Failed(_)), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_order_id_is_at_most_64_bytes_long() {
+        // A server could fill the memory with ids of 60 KiB each.
+        for (length, read) in [(64, true), (65, false)] {
+            let id = "x".repeat(length);
+            let reply = format!(r#"{{"success":true,"status":"SUCCESS","orderId":"{id}"}}"#);
+            assert_eq!(matches!(ok(&reply), Outcome::Success(Some(_))), read, "{length}");
+            let reply = format!(r#"{{"statusCode":400,"orderId":"{id}"}}"#);
+            assert_eq!(matches!(bad_request(&reply), Outcome::NotActive(Some(_))), read, "{length}");
+        }
     }
 
     #[test]

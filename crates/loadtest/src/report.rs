@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::interrupt::Applied;
+use crate::options::Options;
 use crate::sale::SaleStatus;
 use crate::tally::Tally;
 use crate::verdict::Verdict;
@@ -13,24 +15,28 @@ const WIDTH: usize = 80;
 const TITLE: &str = "FLASH SALE STRESS TEST RESULTS";
 
 /// What a run has measured and proved. `Display` prints the stress test's report, then the verdict; the last line is
-/// `PASSED` or begins with `FAILED`.
+/// `PASSED` or begins with `FAILED` or `NOT PROVEN`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Report {
     /// Id of the sale.
     pub sale_id: String,
-    /// All attempts, whatever came of them.
+    /// All attempts that were sent, or would have been had the server taken the connection.
     pub total_requests: u64,
-    /// Attempts without an answer that counts: no connection, no reply in time, a reply that means nothing.
+    /// Those of them without an answer that counts: no connection, no reply in time, a reply that means nothing.
     pub failed_requests: u64,
-    /// Why they failed: the first few distinct reasons, the others summed up.
+    /// Why they failed: the first few distinct reasons, the others summed up. HTTP replies of one status are one reason.
     pub failures: Vec<Failure>,
-    /// From the start of the clock to the last answer, in seconds.
+    /// Attempts that were due and never sent. They are not in `total_requests`.
+    pub never_sent: u64,
+    /// Why they were not.
+    pub never_sent_reasons: Vec<Failure>,
+    /// From the start of the clock to when the last attempt was answered or given up, in seconds.
     pub elapsed_seconds: f64,
-    /// Attempts per second over that time.
+    /// Answered attempts per second over that time, or over the load's duration where that is longer.
     pub requests_per_second: f64,
-    /// Of all attempts, failed ones included.
+    /// Of all attempts that got an answer that counts.
     pub response_time: ResponseTime,
     /// What the answered attempts were told.
     pub outcomes: Outcomes,
@@ -38,11 +44,13 @@ pub struct Report {
     pub before: SaleStatus,
     /// The sale after the load; none if the server did not say.
     pub after: Option<SaleStatus>,
+    /// Whether it was told to stop before its time. The report is of what was asked until then.
+    pub interrupted: bool,
     /// Whether the promises were kept.
     pub verdict: Verdict,
 }
 
-/// A reason why attempts failed.
+/// A reason why attempts failed or were not sent.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -53,7 +61,8 @@ pub struct Failure {
     pub count: u64,
 }
 
-/// Response times in milliseconds, to 3 significant digits. In an open loop they count from the intended start.
+/// Response times in milliseconds, to 3 significant digits, of attempts that got an answer that counts; all 0 where
+/// none did. In an open loop they count from the intended start.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -91,24 +100,24 @@ pub struct Outcomes {
 
 impl Report {
     pub(crate) fn new(
-        sale_id: String,
-        elapsed: Duration,
+        options: Options,
+        applied: Applied,
         tally: &Tally,
         before: SaleStatus,
         after: Option<SaleStatus>,
         verdict: Verdict,
     ) -> Self {
         let counts = tally.counts;
-        let failures =
-            tally.reasons.iter().map(|(reason, count)| Failure { reason: reason.clone(), count: *count });
-        let elapsed_seconds = elapsed.as_secs_f64();
+        let elapsed = tally.last_over().map_or(Duration::ZERO, |at| at - applied.start);
+        let lasted = applied.lasted(options.load.duration()).max(elapsed);
         Self {
-            sale_id,
-            total_requests: counts.total(),
+            total_requests: counts.sent(),
             failed_requests: counts.failed,
-            failures: failures.collect(),
-            elapsed_seconds,
-            requests_per_second: counts.total() as f64 / elapsed_seconds.max(1e-6),
+            failures: tally.reasons.iter().map(|one| Failure::new(one.to_string(), one.count)).collect(),
+            never_sent: counts.never_sent(),
+            never_sent_reasons: Failure::never_sent(tally, &options),
+            elapsed_seconds: elapsed.as_secs_f64(),
+            requests_per_second: counts.answered() as f64 / lasted.as_secs_f64().max(1e-6),
             response_time: ResponseTime::of(tally),
             outcomes: Outcomes {
                 success: counts.success,
@@ -117,8 +126,10 @@ impl Report {
                 not_active: counts.not_active,
                 refused: counts.refused,
             },
+            sale_id: options.sale,
             before,
             after,
+            interrupted: applied.stopped.is_some(),
             verdict,
         }
     }
@@ -128,7 +139,7 @@ impl Report {
         self.verdict.passed
     }
 
-    /// `12 (0.34%)`, of all attempts.
+    /// `12 (0.34%)`, of all that were sent.
     fn share(&self, count: u64) -> String {
         let percent = count as f64 * 100.0 / self.total_requests.max(1) as f64;
         format!("{count} ({percent:.2}%)")
@@ -141,6 +152,12 @@ impl Report {
         for Failure { reason, count } in &self.failures {
             writeln!(f, "      {count} × {reason}")?;
         }
+        if self.never_sent > 0 {
+            writeln!(f, "   Never Sent: {}", self.never_sent)?;
+        }
+        for Failure { reason, count } in &self.never_sent_reasons {
+            writeln!(f, "      {count} × {reason}")?;
+        }
         writeln!(f, "   Achieved Rate: {:.2} requests/s", self.requests_per_second)
     }
 
@@ -151,7 +168,13 @@ impl Report {
         writeln!(f, "   Median (p50): {median_ms:.2}ms")?;
         writeln!(f, "   p95: {p95_ms:.2}ms")?;
         writeln!(f, "   p99: {p99_ms:.2}ms")?;
-        writeln!(f, "   Max: {max_ms:.2}ms")
+        writeln!(f, "   Max: {max_ms:.2}ms")?;
+        let unanswered = self.failed_requests + self.never_sent;
+        if unanswered > 0 {
+            let answered = self.total_requests - self.failed_requests;
+            writeln!(f, "   (of the {answered} answered; {unanswered} more were not)")?;
+        }
+        Ok(())
     }
 
     fn write_outcomes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,6 +190,22 @@ impl Report {
             writeln!(f, "   REFUSED: {}", self.share(refused))?;
         }
         Ok(())
+    }
+}
+
+impl Failure {
+    fn new(reason: String, count: u64) -> Self {
+        Self { reason, count }
+    }
+
+    fn never_sent(tally: &Tally, options: &Options) -> Vec<Self> {
+        let files = options.open_files.map_or_else(|| "so many".to_owned(), |files| format!("only {files}"));
+        let reasons = [
+            (tally.counts.crowded_out, format!("no free connection within {:?}", options.timeout)),
+            (tally.counts.out_of_files, format!("this machine lets the load generator open {files} files")),
+        ];
+        let counted = reasons.into_iter().filter(|(count, _)| *count > 0);
+        counted.map(|(count, reason)| Self::new(reason, count)).collect()
     }
 }
 
@@ -203,7 +242,11 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "⚖️  VERDICT:")?;
         for check in &self.checks {
-            let mark = if check.holds { "✅" } else { "❌" };
+            let mark = match (check.holds, check.checked) {
+                (true, _) => "✅",
+                (false, true) => "❌",
+                (false, false) => "❔",
+            };
             // `Answered` names no promise of the design, and its name says it all.
             let number = if check.promise == "Answered" { "" } else { check.promise };
             let space = if number.is_empty() { "" } else { " " };
@@ -212,19 +255,26 @@ impl fmt::Display for Verdict {
         for note in &self.notes {
             writeln!(f, "   Note: {note}")?;
         }
-        let broken = |check: &crate::Check| !check.holds && check.promise != "Answered";
+        let broken = |check: &&crate::Check| !check.holds && check.checked;
         writeln!(f)?;
-        f.write_str(match self.passed {
-            true => "PASSED",
-            false if self.checks.iter().any(broken) => "FAILED: a promise is broken",
-            false => "FAILED: an attempt got no answer",
+        f.write_str(match self.checks.iter().filter(broken).map(|check| check.promise).next() {
+            _ if self.passed => "PASSED",
+            // It is the last of the checks.
+            Some("Answered") => "FAILED: an attempt got no answer",
+            Some(_) => "FAILED: a promise is broken",
+            None => "NOT PROVEN: what is marked ❔ could not be checked",
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::Load;
+    use crate::reply::Outcome;
+    use crate::tally::{Entry, Tallies, Unsent};
     use crate::verdict::Check;
 
     const SEED: &str = "\
@@ -258,11 +308,21 @@ mod tests {
 PASSED";
 
     fn check(promise: &'static str, name: &'static str, figures: &str) -> Check {
-        Check { promise, name, holds: true, figures: figures.to_owned() }
+        Check { promise, name, holds: true, checked: true, figures: figures.to_owned() }
     }
 
     fn status(remaining_stock: i64, total_sold: i64) -> SaleStatus {
-        SaleStatus { sale_id: "sale_1".into(), remaining_stock, total_sold, sale_active: true }
+        let (total_stock, epoch, paused) = (Some(100), Some(1), Some(false));
+        SaleStatus {
+            sale_id: "sale_1".into(),
+            remaining_stock,
+            total_sold,
+            sale_active: true,
+            total_stock,
+            epoch,
+            paused,
+            status: None,
+        }
     }
 
     fn seed() -> Report {
@@ -271,6 +331,8 @@ PASSED";
             total_requests: 10_000,
             failed_requests: 0,
             failures: vec![],
+            never_sent: 0,
+            never_sent_reasons: vec![],
             elapsed_seconds: 5.0005,
             requests_per_second: 1_999.8,
             response_time: ResponseTime {
@@ -290,6 +352,7 @@ PASSED";
             },
             before: status(100, 0),
             after: Some(status(0, 100)),
+            interrupted: false,
             verdict: Verdict {
                 passed: true,
                 checks: vec![
@@ -311,12 +374,17 @@ PASSED";
         let mut report = seed();
         report.failed_requests = 3;
         report.failures = vec![Failure { reason: "no reply within 10s".into(), count: 3 }];
+        report.never_sent = 7;
+        report.never_sent_reasons =
+            vec![Failure { reason: "no free connection within 10s".into(), count: 7 }];
         report.outcomes.not_active = 1;
         report.outcomes.refused = 2_500;
         report.verdict.notes = vec!["others bought too".into()];
         let text = report.to_string();
         for line in [
-            "   Failed Requests: 3 (0.03%)\n      3 × no reply within 10s\n",
+            "   Failed Requests: 3 (0.03%)\n      3 × no reply within 10s\n   Never Sent: 7\n",
+            "   Never Sent: 7\n      7 × no free connection within 10s\n   Achieved Rate: ",
+            "   Max: 450.23ms\n   (of the 9997 answered; 10 more were not)\n\n",
             "   NOT_ACTIVE: 1 (0.01%)\n   REFUSED: 2500 (25.00%)\n",
             "   Note: others bought too\n",
         ] {
@@ -333,6 +401,61 @@ PASSED";
         report.verdict.checks[0].holds = false;
         assert!(report.to_string().ends_with("\nFAILED: a promise is broken"));
         assert!(report.to_string().contains("   ❌ P1 Never oversold: "));
+    }
+
+    #[test]
+    fn what_could_not_be_checked_is_neither_kept_nor_broken() {
+        // A server that died was told to have broken a promise.
+        let mut report = seed();
+        report.verdict.passed = false;
+        (report.verdict.checks[0].holds, report.verdict.checks[0].checked) = (false, false);
+        let text = report.to_string();
+        assert!(text.contains("   ❔ P1 Never oversold: "), "{text}");
+        assert!(text.ends_with("\nNOT PROVEN: what is marked ❔ could not be checked"), "{text}");
+        report.verdict.checks[1].holds = false;
+        assert!(report.to_string().ends_with("\nFAILED: an attempt got no answer"));
+    }
+
+    /// A report of a load of one second, on a tally.
+    fn of(tally: &Tally, start: Instant, stopped: Option<Instant>) -> Report {
+        let load = Load::OpenLoop { rate_per_second: 1.0, duration: Duration::from_secs(1) };
+        let options =
+            Options { load, open_files: Some(64), ..Options::new("http://127.0.0.1:3000", "sale_1", "run") };
+        let (applied, verdict) = (Applied { start, stopped }, seed().verdict);
+        Report::new(options, applied, tally, status(1, 0), None, verdict)
+    }
+
+    #[test]
+    fn the_rate_is_of_answers_over_the_whole_load() {
+        // One attempt a second for one second, answered at once, was "901 requests/s".
+        let (mut tally, start) = (Tally::new(false), Instant::now());
+        let mut enter = |outcome| {
+            let completed = start + Duration::from_millis(1);
+            tally.enter(Entry { user: 0, since: start, sent: start, completed, outcome });
+        };
+        enter(Outcome::SoldOut);
+        enter(Outcome::Failed("lost".into()));
+        let report = of(&tally, start, None);
+        assert_eq!((report.requests_per_second, report.total_requests, report.failed_requests), (1.0, 2, 1));
+        let half = Some(start + Duration::from_millis(500));
+        let report = of(&tally, start, half);
+        assert_eq!((report.requests_per_second, report.interrupted), (2.0, true));
+    }
+
+    #[test]
+    fn what_was_never_sent_is_told_apart_and_files_are_not_the_servers_fault() {
+        let tallies = Tallies::new(false);
+        tallies.skip(0, Unsent::OutOfFiles);
+        tallies.skip(1, Unsent::OutOfFiles);
+        tallies.skip(2, Unsent::NoFreeConnection);
+        let report = of(&tallies.total(), Instant::now(), None);
+        assert_eq!((report.total_requests, report.failed_requests, report.never_sent), (0, 0, 3));
+        let text = report.to_string();
+        assert!(text.contains("      1 × no free connection within 10s\n"), "{text}");
+        assert!(
+            text.contains("      2 × this machine lets the load generator open only 64 files\n"),
+            "{text}"
+        );
     }
 
     #[test]

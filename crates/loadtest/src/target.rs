@@ -1,11 +1,14 @@
 //! Where the server is, and how the paths of its endpoints are written.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::thread;
+use std::time::Duration;
 
 use hyper::Uri;
 use hyper::header::HeaderValue;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use crate::Error;
 
@@ -22,22 +25,17 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Looks the host up and keeps its first address that accepts a connection.
-    pub(crate) async fn find(url: &str) -> Result<Self, Error> {
+    /// Looks the host up and keeps its first address that accepts a connection, all within `timeout`.
+    pub(crate) async fn find(url: &str, timeout: Duration) -> Result<Self, Error> {
         let base = Base::parse(url)?;
-        let unreachable = |source| Error::Connect { authority: base.authority.clone(), source };
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-        for address in lookup_host((base.host.as_str(), base.port)).await.map_err(unreachable)? {
-            match TcpStream::connect(address).await {
-                Ok(_) => {
-                    let host = HeaderValue::from_str(&base.authority)
-                        .expect("an authority that parsed holds visible ASCII only");
-                    return Ok(Self { address, host });
-                }
-                Err(error) => last = error,
-            }
+        let host = HeaderValue::from_str(&base.authority)
+            .expect("an authority that parsed holds visible ASCII only");
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {timeout:?}"));
+        let found = tokio::time::timeout(timeout, base.accepting()).await.unwrap_or_else(|_| Err(late()));
+        match found {
+            Ok(address) => Ok(Self { address, host }),
+            Err(source) => Err(Error::Connect { authority: base.authority, source }),
         }
-        Err(unreachable(last))
     }
 }
 
@@ -77,6 +75,30 @@ impl Base {
         }
         Ok(Self { authority: authority.as_str().to_owned(), host, port })
     }
+
+    /// The first address that accepts a connection.
+    async fn accepting(&self) -> io::Result<SocketAddr> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for address in look_up(self.host.clone(), self.port).await? {
+            match TcpStream::connect(address).await {
+                Ok(_) => return Ok(address),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Looks a host up, on a thread that nobody waits for: for one of the runtime's, the program would wait at its end as
+/// long as the resolver takes.
+async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let (told, found) = oneshot::channel();
+    thread::Builder::new().spawn(move || {
+        let addresses = (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+        // Whoever asked may have given up.
+        let _ = told.send(addresses);
+    })?;
+    found.await.map_err(io::Error::other)?
 }
 
 /// Path of a sale's status.
@@ -138,6 +160,28 @@ mod tests {
             let error = Base::parse(url).expect_err(url).to_string();
             assert!(error.contains(reason), "{url}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_never_answers_is_given_up_in_time() {
+        // The time-out was for requests only: the first connect waited for as long as the system does.
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let listener = socket.listen(1).expect("it listens");
+        let address = listener.local_addr().expect("an address");
+        // Nobody accepts: when the queue is full, the system lets further connects wait.
+        let mut queue = Vec::new();
+        while let Ok(connected) =
+            tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+        {
+            queue.push(connected.expect("a place in the queue"));
+            assert!(queue.len() < 1_000, "the queue never fills");
+        }
+        let url = format!("http://{address}");
+        let found = Target::find(&url, Duration::from_millis(100));
+        let found = tokio::time::timeout(Duration::from_secs(10), found).await.expect("it gives up");
+        let error = found.expect_err("nobody answers").to_string();
+        assert!(error.contains("no connection within 100ms"), "{error}");
     }
 
     #[test]

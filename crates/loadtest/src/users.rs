@@ -20,6 +20,11 @@ impl Users {
         self.pool.map_or(attempt, |users| attempt % users)
     }
 
+    /// Whether a user may make more than one attempt.
+    pub(crate) fn come_again(&self) -> bool {
+        self.pool.is_some()
+    }
+
     /// What every id begins with, the index following.
     pub(crate) fn stem(&self) -> String {
         format!("{}-", self.prefix)

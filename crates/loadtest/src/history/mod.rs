@@ -73,7 +73,7 @@ impl Told {
             }
             Outcome::AlreadyPurchased(order) => Self::Holds { order: text(order) },
             Outcome::SoldOut => Self::SoldOut,
-            Outcome::NotActive => Self::NotActive,
+            Outcome::NotActive(_) => Self::NotActive,
             Outcome::Refused | Outcome::Failed(_) => Self::Nothing,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flashsale_loadtest::{Error, Load, Options, run};
+use flashsale_loadtest::{Error, Load, Options, run, run_until};
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
@@ -104,17 +104,51 @@ async fn a_connection_that_the_server_closes_is_opened_again() {
 }
 
 #[tokio::test]
-async fn a_closed_sale_and_an_overloaded_server_are_answers() {
+async fn that_a_sale_is_closed_is_an_answer() {
     let shop = Shop::open(10, Manner::Closed).await;
     let report = run(options(&shop, open_loop(1_000.0, 20))).await.expect("a report");
     assert!(report.passed(), "{report}");
     assert_eq!(report.outcomes.not_active, 20);
     assert!(report.to_string().contains("   NOT_ACTIVE: 20 (100.00%)\n"), "{report}");
+    assert_eq!(
+        report.verdict.notes,
+        ["the sale was not active before the load: only rejections were tested"]
+    );
+}
 
-    let shop = Shop::open(10, Manner::Refuses).await;
-    let report = run(options(&shop, open_loop(1_000.0, 20))).await.expect("a report");
-    assert!(report.passed(), "{report}");
-    assert_eq!(report.outcomes.refused, 20);
+#[tokio::test]
+async fn a_slow_rate_is_not_made_up() {
+    // One attempt, answered in a millisecond, was "901 requests/s".
+    let shop = Shop::open(10, Manner::Honest).await;
+    let report = run(options(&shop, open_loop(2.0, 500))).await.expect("a report");
+    assert_eq!(report.total_requests, 1);
+    assert!(report.requests_per_second <= 2.0, "{report}");
+}
+
+#[tokio::test]
+async fn a_load_that_is_stopped_waits_for_what_is_under_way_and_reports() {
+    for load in [open_loop(100.0, 3_600_000), closed_loop(2, 3_600_000)] {
+        let shop = Shop::open(10, Manner::Stalls(Duration::from_millis(600))).await;
+        let stop = tokio::time::sleep(Duration::from_millis(200));
+        let run = run_until(options(&shop, load), stop);
+        let report = tokio::time::timeout(Duration::from_secs(20), run).await.expect("it stops");
+        let report = report.expect("a report");
+        assert!(report.interrupted && report.passed(), "{report}");
+        assert!(report.elapsed_seconds >= 0.6, "the first attempt is waited for: {report}");
+        assert_eq!((report.outcomes.success, report.failed_requests), (10, 0), "{report}");
+        let note = &report.verdict.notes[0];
+        assert!(note.starts_with("interrupted after ") && note.ends_with(" s of 3600s"), "{note}");
+        shop.books(|books| assert_eq!(books.attempts, report.total_requests));
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_is_stopped_before_it_is_on_has_no_report() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    // Nobody answers.
+    let run = run_until(Options::new(url, "sale_1", "run"), tokio::time::sleep(Duration::from_millis(50)));
+    assert!(matches!(run.await, Err(Error::Interrupted)));
 }
 
 #[tokio::test]

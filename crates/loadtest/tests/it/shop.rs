@@ -1,8 +1,8 @@
 //! A tiny flash sale server that counts its stock, and can be told to break a promise.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::pending;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,6 +49,24 @@ pub(crate) enum Manner {
     Closed,
     /// Answers what is no decision.
     Babbles,
+    /// Asked for its status after an attempt, hangs up at first, then is busy, and then answers.
+    Stammers,
+    /// Hangs up on whoever asks for its status after an attempt.
+    FallsSilent,
+    /// Was reset when it is asked for its status after an attempt.
+    Resets,
+    /// Has another sale than it was asked for.
+    Confuses,
+    /// Tells everybody to have bought before, each with an order id of their own.
+    TellsAllTheyHold,
+    /// Once sold out, tells everybody that they hold the first order.
+    SharesAnOrder,
+    /// Says SOLD_OUT to whoever bought.
+    TurnsHoldersAway,
+    /// Says that it is not open, though its status says that it is.
+    Denies,
+    /// Takes so long to say what a user holds.
+    LooksUpSlowly(Duration),
 }
 
 #[derive(Default)]
@@ -57,6 +75,8 @@ pub(crate) struct Books {
     pub(crate) attempts: u64,
     /// Connections that were accepted.
     pub(crate) connections: u64,
+    /// How often its status was asked for after the first attempt.
+    pub(crate) asked_after: u64,
     /// Units sold, and the order of each buyer.
     pub(crate) sold: i64,
     pub(crate) orders: HashMap<String, String>,
@@ -83,28 +103,48 @@ impl Shop {
         read(&mut self.books.lock().expect("no handler panicked"))
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// An error hangs up.
+    async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
         let path = request.uri().path().to_owned();
         if request.method() == Method::POST && path == "/api/v1/sale/purchase" {
             let body = request.into_body().collect().await.expect("a body").to_bytes();
-            return self.purchase(&serde_json::from_slice(&body).expect("JSON")).await;
+            return Ok(self.purchase(&serde_json::from_slice(&body).expect("JSON")).await);
         }
-        match path.strip_prefix("/api/v1/sale/sale_1/") {
-            Some("status") => reply(200, &self.status()),
-            Some(rest) => match rest.strip_prefix("user/").and_then(|rest| rest.strip_suffix("/purchase")) {
-                Some(user) => reply(200, &self.user(&decoded(user))),
-                None => reply(404, &json!({"statusCode": 404})),
-            },
+        let Some(asked) = path.strip_prefix("/api/v1/sale/sale_1/") else {
+            return Ok(reply(404, &json!({"statusCode": 404})));
+        };
+        if asked == "status" {
+            return self.asked_for_its_status();
+        }
+        if let Manner::LooksUpSlowly(time) = self.manner {
+            tokio::time::sleep(time).await;
+        }
+        Ok(match asked.strip_prefix("user/").and_then(|rest| rest.strip_suffix("/purchase")) {
+            Some(user) => reply(200, &self.user(&decoded(user))),
             None => reply(404, &json!({"statusCode": 404})),
+        })
+    }
+
+    fn asked_for_its_status(&self) -> io::Result<Response<Full<Bytes>>> {
+        let asked_after = self.books(|books| {
+            books.asked_after += u64::from(books.attempts > 0);
+            books.asked_after
+        });
+        match (&self.manner, asked_after) {
+            (Manner::Stammers, 1) | (Manner::FallsSilent, 1..) => Err(io::ErrorKind::Other.into()),
+            (Manner::Stammers, 2) => Ok(reply(503, &json!({"statusCode": 503}))),
+            (Manner::Resets, 1..) => Ok(reply(200, &self.status("sale_1", 2, 0))),
+            (Manner::Confuses, _) => Ok(reply(200, &self.status("sale_9", 1, 0))),
+            _ => Ok(reply(200, &self.status("sale_1", 1, self.books(|books| books.sold)))),
         }
     }
 
-    fn status(&self) -> Value {
-        let sold = self.books(|books| books.sold);
+    fn status(&self, sale: &str, epoch: u64, sold: i64) -> Value {
         let leaked = if matches!(self.manner, Manner::Leaks) { sold } else { 0 };
         json!({
-            "saleId": "sale_1", "name": "Test", "remainingStock": (self.stock - sold - leaked).max(0),
+            "saleId": sale, "name": "Test", "remainingStock": (self.stock - sold - leaked).max(0),
             "totalSold": sold, "saleActive": !matches!(self.manner, Manner::Closed), "status": "ACTIVE",
+            "totalStock": self.stock, "epoch": epoch,
         })
     }
 
@@ -131,7 +171,7 @@ impl Shop {
             Manner::Gathers(barrier) => {
                 barrier.wait().await;
             }
-            Manner::Closed => {
+            Manner::Closed | Manner::Denies => {
                 return reply(400, &json!({"statusCode": 400, "message": "Sale is not currently active"}));
             }
             Manner::Babbles => return reply(500, &json!({"message": "oops"})),
@@ -153,13 +193,23 @@ impl Shop {
         let stock = if matches!(self.manner, Manner::Oversells) { self.stock + 1 } else { self.stock };
         self.books(|books| {
             let known = books.orders.get(user).filter(|_| !matches!(self.manner, Manner::SellsTwice));
+            let sold_out = json!({"success": false, "status": "SOLD_OUT", "message": "Sale is sold out"});
+            let holds = |order: &str| {
+                json!({"success": false, "status": "ALREADY_PURCHASED", "message": "m", "orderId": order})
+            };
+            match &self.manner {
+                Manner::TellsAllTheyHold => return holds(&format!("order-{number}")),
+                Manner::TurnsHoldersAway if known.is_some() => return sold_out,
+                Manner::WrongOrder if known.is_some() => return holds("another"),
+                Manner::SharesAnOrder if books.sold >= stock => return holds("order-1"),
+                _ => {}
+            }
             if let Some(order) = known {
-                let order = if matches!(self.manner, Manner::WrongOrder) { "another" } else { order };
-                return json!({"success": false, "status": "ALREADY_PURCHASED", "message": "m", "orderId": order});
+                return holds(order);
             }
             let early = matches!(self.manner, Manner::SoldOutEarly) && number == 1;
             if early || books.sold >= stock {
-                return json!({"success": false, "status": "SOLD_OUT", "message": "Sale is sold out"});
+                return sold_out;
             }
             books.sold += 1;
             let same = matches!(self.manner, Manner::SameOrder);
@@ -177,7 +227,7 @@ async fn accept(listener: TcpListener, shop: Arc<Shop>) {
         shop.books(|books| books.connections += 1);
         let shop = Arc::clone(&shop);
         tokio::spawn(async move {
-            let service = service_fn(|request| async { Ok::<_, Infallible>(shop.answer(request).await) });
+            let service = service_fn(|request| shop.answer(request));
             // A client that hangs up is no concern of the shop's.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });

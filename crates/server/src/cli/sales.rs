@@ -29,13 +29,13 @@ pub(crate) struct Sales {
 /// What pages show of a sale.
 #[derive(Args, Debug)]
 struct Shown {
-    /// What it is, in plain text; with "", nothing (any more)
+    /// What it is, in plain text; in a change, "" takes it away
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// Where its picture is: an https URL, or a path of the site; with "", nowhere
+    /// Where its picture is: an https URL, or a path of the site; in a change, "" takes it away
     #[arg(long, value_name = "URL")]
     image_url: Option<String>,
-    /// What one unit costs, such as 129.00; with "", nothing is said of it
+    /// What one unit costs, such as 129.00; in a change, "" takes it away
     #[arg(long, value_name = "AMOUNT")]
     price: Option<String>,
     /// The currency of the price, by ISO 4217, such as EUR

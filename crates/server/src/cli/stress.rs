@@ -1,13 +1,14 @@
 //! `flashsale stress`: puts a sale under load, and says whether the promises held.
 
-use std::{process::ExitCode, time::Duration};
+use std::{future::pending, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 use flashsale_core::ids::SaleId;
 use flashsale_embedded::Folder;
-use flashsale_loadtest::{Load, Options};
+use flashsale_loadtest::{Error, Load, Options};
 use rand::Rng;
+use tokio::{signal::ctrl_c, sync::oneshot};
 
 use crate::config::{self, Common};
 
@@ -15,6 +16,8 @@ use crate::config::{self, Common};
 const URL: &str = "http://127.0.0.1:3000";
 /// What `--rate` is when neither it nor `--connections` is given.
 const RATE: f64 = 2_000.0;
+/// The exit code after SIGINT, as shells have it: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
 
 /// How much load, and where.
 #[derive(Args, Debug)]
@@ -42,7 +45,7 @@ pub(crate) struct Stress {
     /// How the names of the users begin; random by default, so that each run has users of its own
     #[arg(long, value_name = "TEXT")]
     user_prefix: Option<String>,
-    /// How long to wait for a reply
+    /// How long to wait for a reply, and at the start for the server
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = config::time)]
     timeout: Duration,
     /// Print the report as JSON
@@ -60,18 +63,67 @@ fn rate(text: &str) -> Result<f64, String> {
 pub(super) async fn run(common: &Common, mut stress: Stress) -> Result<ExitCode> {
     let json = stress.json;
     let url = stress.url.take().or_else(|| Folder::served(&common.data_dir));
-    let report = flashsale_loadtest::run(stress.into_options(url.unwrap_or_else(|| URL.to_owned()))).await?;
+    let options = stress.into_options(url.unwrap_or_else(|| URL.to_owned()));
+    let (stop, stopped) = oneshot::channel();
+    let stopped = async {
+        if stopped.await.is_err() {
+            pending::<()>().await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = flashsale_loadtest::run_until(options, stopped) => ended,
+        () = interrupts(stop) => Err(Error::Interrupted),
+    };
+    let report = match ended {
+        Err(Error::Interrupted) => return Ok(ExitCode::from(INTERRUPTED)),
+        ended => ended?,
+    };
     if json {
         super::say(serde_json::to_string_pretty(&report)?)?;
     } else {
         super::say(&report)?;
     }
-    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match report.passed() {
+        _ if report.interrupted => ExitCode::from(INTERRUPTED),
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Stops the load at the first Ctrl-C, and ends at the second.
+async fn interrupts(stop: oneshot::Sender<()>) {
+    if ctrl_c().await.is_err() {
+        // Nobody can listen for it: it ends the process, as always.
+        return pending().await;
+    }
+    // The bar, if there is one, leaves its line open.
+    eprintln!(
+        "\ninterrupted: what is under way is waited for, then comes the report; Ctrl-C again ends at once"
+    );
+    let _ = stop.send(());
+    if ctrl_c().await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+/// Lets the crowd have as many connections as the system allows: each is an open file. Says how many files that are, if
+/// it is known.
+fn open_files() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        rlimit::increase_nofile_limit(u64::MAX).ok()
+    }
+    #[cfg(not(unix))]
+    {
+        None
+    }
 }
 
 impl Stress {
     fn into_options(self, url: String) -> Options {
-        let prefix = self.user_prefix.unwrap_or_else(|| format!("stress-{:08x}", rand::rng().next_u32()));
+        // The verdict rests on it that nobody has used a random one before, so it is long enough.
+        let fresh = self.user_prefix.is_none();
+        let prefix = self.user_prefix.unwrap_or_else(|| format!("stress-{:016x}", rand::rng().next_u64()));
         let mut options = Options::new(url, self.sale.to_string(), prefix);
         options.load = match (self.rate, self.connections) {
             (None, Some(connections)) => Load::ClosedLoop { connections, duration: self.duration },
@@ -81,6 +133,8 @@ impl Stress {
             }
         };
         options.users = self.users;
+        options.fresh_users = fresh;
+        options.open_files = open_files();
         options.timeout = self.timeout;
         options.progress = !self.json;
         options

@@ -110,7 +110,7 @@ pub(crate) struct ChangeSale {
     #[serde(default, deserialize_with = "named")]
     #[schema(value_type = Option<Amount>)]
     price: Option<Option<Amount>>,
-    /// The currency of the new price.
+    /// The currency of the new price, given with it; `null` takes both away.
     #[serde(default, deserialize_with = "named")]
     #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$")]
     currency: Option<Option<String>>,

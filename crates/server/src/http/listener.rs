@@ -48,7 +48,7 @@ pub struct Limits {
 
 /// Connections that wait to be accepted; the operating system may hold fewer.
 const BACKLOG: u32 = 4_096;
-/// The longest header of a request, and so the buffer of a connection, in bytes.
+/// The longest header of a request that comes piece by piece, in bytes; the buffer may grow by half beyond it.
 const HEADER_BYTES: usize = 32 * 1024;
 /// How long after the word to stop connections are still accepted, and served their next request, so that what is sent
 /// before anybody can know of it is answered. Each of these answers closes its connection.

@@ -23,7 +23,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{App, NO_STORE, problem::Problem};
+use super::{
+    App, NO_STORE,
+    problem::{Problem, ProblemBody},
+};
 use crate::{live::Hub, vitals::Measure};
 
 /// How an attempt was answered.
@@ -124,7 +127,10 @@ impl Metrics {
     get,
     path = "/metrics",
     tag = "operation",
-    responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
+    responses(
+        (status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"),
+        (status = 503, description = "A part that is needed is away", body = ProblemBody, content_type = "application/problem+json"),
+    )
 )]
 pub(crate) async fn scrape(State(app): State<App>) -> Result<Response, Problem> {
     let mut state = snapshot(&app.sales.statuses().await?, &app.vitals.measures());

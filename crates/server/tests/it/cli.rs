@@ -536,6 +536,22 @@ fn users_that_try_again_are_told_that_they_have_already_purchased() {
 }
 
 #[test]
+fn a_load_that_is_interrupted_reports_what_was_asked_until_then() {
+    let server = Server::demo();
+    let mut load = flashsale();
+    load.args(["stress", "--url", &server.url, "--rate", "200", "--duration", "1h", "--json"]);
+    let load = load.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    server.until("all is sold", |server| server.status("sale_1")["remainingStock"] == 0);
+    let told = Command::new("kill").args(["-s", "INT", &load.id().to_string()]).status();
+    assert!(told.is_ok_and(|told| told.success()));
+    let ended = load.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+    let report: Value = serde_json::from_slice(&ended.stdout).expect("a report");
+    assert_eq!((&report["interrupted"], &report["verdict"]["passed"]), (&json!(true), &json!(true)));
+    assert_eq!(report["outcomes"]["success"], 100, "{report:#}");
+}
+
+#[test]
 fn stress_says_what_it_cannot_do() {
     let server = Server::demo();
     names(&stress(&server, &["--sale", "sale_9"]).bad(1), &["sale_9"]);
