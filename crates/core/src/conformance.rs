@@ -137,6 +137,8 @@ pub async fn sells_exactly_the_stock<H: Harness>() {
     let orders: HashSet<OrderId> = reservations(&decisions).iter().map(|held| held.order_id).collect();
     assert_eq!(orders.len(), 50, "each reservation has an order id of its own");
     check_conserved(&harness, &sale).await;
+    let figures = harness.store().figures(&sale).await.expect("figures");
+    assert_eq!(figures.places_missing, 0, "nothing was lost, and so no place of the sequence");
 }
 
 /// P2: however often a user tries, at once or later, there is one unit and one order id.

@@ -150,7 +150,7 @@ fn note(figures: &Figures) -> Option<String> {
     if figures.places_missing > 0 {
         let are = is(figures.places_missing, "place of the sequence is", "places of the sequence are");
         notes.push(format!(
-            "{are} on no record: lost with a Redis before anybody was told, or deleted since. What rests on them is not judged."
+            "{are} on no record: lost with a Redis before anybody was told, or deleted since. SOLD_OUT that rests on such a place is not judged."
         ));
     }
     (!notes.is_empty()).then(|| notes.join(" "))
