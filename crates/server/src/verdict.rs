@@ -136,21 +136,17 @@ fn checks(figures: &Figures) -> Vec<Check> {
 /// What only people can judge. An order that is refused: a message that somebody forged, or a purchase that the database will
 /// not take. A place that is missing: lost with a Redis before anybody was told, or deleted since.
 fn note(figures: &Figures) -> Option<String> {
-    let is = |count, one: &str, more: &str| match count {
-        1 => format!("1 {one}"),
-        _ => format!("{count} {more}"),
-    };
     let mut notes = Vec::new();
     if figures.orders_refused > 0 {
-        let were = is(figures.orders_refused, "order was", "orders were");
         notes.push(format!(
-            "{were} refused for good and put aside: each is a FAILED_DB in the audit trail, with the reason, and wants a look."
+            "{} refused for good and put aside: each is a FAILED_DB in the audit trail, with the reason, and wants a look.",
+            counted(figures.orders_refused, "order")
         ));
     }
     if figures.places_missing > 0 {
-        let are = is(figures.places_missing, "place of the sequence is", "places of the sequence are");
         notes.push(format!(
-            "{are} on no record: lost with a Redis before anybody was told, or deleted since. SOLD_OUT that rests on such a place is not judged."
+            "{} of the sequence on no record: lost with a Redis before anybody was told, or deleted since. SOLD_OUT that rests on such a place is not judged.",
+            counted(figures.places_missing, "place")
         ));
     }
     (!notes.is_empty()).then(|| notes.join(" "))
@@ -209,7 +205,7 @@ mod tests {
         let verdict = Verdict::on(&Figures { orders_refused: 2, ..sound() });
         assert!(verdict.holds);
         let note = verdict.note.expect("a note");
-        assert!(note.starts_with("2 orders were refused") && note.contains("FAILED_DB"), "{note}");
+        assert!(note.starts_with("2 orders refused") && note.contains("FAILED_DB"), "{note}");
     }
 
     #[test]

@@ -129,8 +129,8 @@ async fn a_slow_rate_is_not_made_up() {
 async fn a_load_that_is_stopped_waits_for_what_is_under_way_and_reports() {
     for load in [open_loop(100.0, 3_600_000), closed_loop(2, 3_600_000)] {
         let shop = Shop::open(10, Manner::Stalls(Duration::from_millis(600))).await;
-        let stop = tokio::time::sleep(Duration::from_millis(200));
-        let run = run_until(options(&shop, load), stop);
+        // Ten buy, the first of them slowly, and somebody is told that it is sold out.
+        let run = run_until(options(&shop, load), shop.attempted(11));
         let report = tokio::time::timeout(Duration::from_secs(20), run).await.expect("it stops");
         let report = report.expect("a report");
         assert!(report.interrupted && report.passed(), "{report}");
@@ -146,9 +146,12 @@ async fn a_load_that_is_stopped_waits_for_what_is_under_way_and_reports() {
 async fn a_load_that_is_stopped_before_it_is_on_has_no_report() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    // Nobody answers.
-    let run = run_until(Options::new(url, "sale_1", "run"), tokio::time::sleep(Duration::from_millis(50)));
+    // Somebody is there, and nobody answers.
+    let mut line = None;
+    let stop = async { line = listener.accept().await.ok() };
+    let run = run_until(Options::new(url, "sale_1", "run"), stop);
     assert!(matches!(run.await, Err(Error::Interrupted)));
+    drop(line);
 }
 
 #[tokio::test]

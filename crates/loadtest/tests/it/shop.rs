@@ -16,7 +16,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 
 /// What a shop does wrong, or differently.
 pub(crate) enum Manner {
@@ -87,6 +87,8 @@ pub(crate) struct Shop {
     stock: i64,
     manner: Manner,
     books: Mutex<Books>,
+    /// Told of each attempt.
+    came: Notify,
 }
 
 impl Shop {
@@ -94,13 +96,20 @@ impl Shop {
     pub(crate) async fn open(stock: i64, manner: Manner) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let shop = Arc::new(Self { url, stock, manner, books: Mutex::default() });
+        let shop = Arc::new(Self { url, stock, manner, books: Mutex::default(), came: Notify::new() });
         tokio::spawn(accept(listener, Arc::clone(&shop)));
         shop
     }
 
     pub(crate) fn books<T>(&self, read: impl FnOnce(&mut Books) -> T) -> T {
         read(&mut self.books.lock().expect("no handler panicked"))
+    }
+
+    /// Waits until so many attempts have come.
+    pub(crate) async fn attempted(&self, count: u64) {
+        while self.books(|books| books.attempts) < count {
+            self.came.notified().await;
+        }
     }
 
     /// An error hangs up.
@@ -165,6 +174,7 @@ impl Shop {
             books.attempts += 1;
             books.attempts
         });
+        self.came.notify_one();
         match &self.manner {
             Manner::HangsEvery(n) if number.is_multiple_of(*n) => pending().await,
             Manner::Stalls(time) if number == 1 => tokio::time::sleep(*time).await,

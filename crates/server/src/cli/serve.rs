@@ -191,12 +191,17 @@ fn admin_token(common: &Common, serve: &Http, demo: bool) -> Result<AdminToken> 
     Ok(token)
 }
 
-/// A crowd needs as many file handles as there are connections.
-fn raise_open_files() {
+/// A crowd needs as many file handles as there are connections. How many there may be now, where that is known.
+pub(super) fn raise_open_files() -> Option<u64> {
     #[cfg(unix)]
     match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < 4_096 => warn!(limit, "few files may be open at once, and so few connections"),
-        Ok(_) => {}
+        Ok(limit) => {
+            if limit < 4_096 {
+                warn!(limit, "few files may be open at once, and so few connections");
+            }
+            return Some(limit);
+        }
         Err(error) => warn!(%error, "the limit of open files cannot be raised"),
     }
+    None
 }

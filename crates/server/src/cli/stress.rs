@@ -106,19 +106,6 @@ async fn interrupts(stop: oneshot::Sender<()>) {
     }
 }
 
-/// Lets the crowd have as many connections as the system allows: each is an open file. Says how many files that are, if
-/// it is known.
-fn open_files() -> Option<u64> {
-    #[cfg(unix)]
-    {
-        rlimit::increase_nofile_limit(u64::MAX).ok()
-    }
-    #[cfg(not(unix))]
-    {
-        None
-    }
-}
-
 impl Stress {
     fn into_options(self, url: String) -> Options {
         // The verdict rests on it that nobody has used a random one before, so it is long enough.
@@ -134,7 +121,7 @@ impl Stress {
         };
         options.users = self.users;
         options.fresh_users = fresh;
-        options.open_files = open_files();
+        options.open_files = super::serve::raise_open_files();
         options.timeout = self.timeout;
         options.progress = !self.json;
         options
