@@ -15,6 +15,7 @@ mod cluster;
 mod database;
 mod doctor;
 mod durability;
+mod figures;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

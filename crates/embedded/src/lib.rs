@@ -11,6 +11,7 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+mod figures;
 mod folder;
 mod inventory;
 mod ledger;
